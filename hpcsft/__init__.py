@@ -1,0 +1,1 @@
+"""hpcsft: fine-tune language models on Slurm clusters."""

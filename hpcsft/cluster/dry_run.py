@@ -1,0 +1,68 @@
+"""What a submission would do, without doing it: arithmetic, estimates, DeepSpeed's JSON and every batch script."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from hpcsft.cluster import slurm
+from hpcsft.estimate import GIB, estimate_memory, gpu_hours_limit
+from hpcsft.inputs import InputFacts
+from hpcsft.plan import Plan, StagePlan
+from hpcsft.rundir import RunDir
+from hpcsft.spec import ExperimentSpec
+from hpcsft.train.deepspeed_config import deepspeed_config
+
+
+def dry_run(spec: ExperimentSpec, plan: Plan, facts: InputFacts, kind: str, stages: list[str]) -> dict[str, Any]:
+    """The document of `submit --dry-run --json`."""
+    train = plan.stage("train")
+    run = RunDir(spec.run_path)
+    memory = None
+    if facts.model.num_parameters:
+        estimate = estimate_memory(spec, train.world_size, facts.model.num_parameters)
+        memory = {**estimate.model_dump(), "states_bytes": estimate.states_bytes}
+    return {
+        "run_dir": str(run.path),
+        "cluster": kind,
+        "inputs": facts.model_dump(),
+        "batch": plan.batch.model_dump(),
+        "memory_per_rank": memory,
+        "gpu_hours_limit": gpu_hours_limit(plan),
+        "deepspeed": deepspeed_config(spec, plan.batch.accumulation_steps, on_gpu=train.gpus_per_node > 0),
+        "stages": [_stage(spec, run, plan.stage(name), kind) for name in stages],
+    }
+
+
+def _stage(spec: ExperimentSpec, run: RunDir, stage: StagePlan, kind: str) -> dict[str, Any]:
+    after = [f"<{name}>" for name in stage.depends_on]
+    script = slurm.render_script(spec, run, stage, after) if kind == "slurm" else None
+    return {"stage": stage.name, "depends_on": stage.depends_on, "tasks": stage.tasks, "sbatch": script}
+
+
+def dry_run_text(document: dict[str, Any]) -> str:
+    """The same for people."""
+    batch, inputs, memory = document["batch"], document["inputs"], document["memory_per_rank"]
+    model = inputs["model"]
+    size = f", {model['num_parameters'] / 1e6:,.0f} M parameters" if model["num_parameters"] else ""
+    lines = [
+        f"run directory    {document['run_dir']} (nothing is written now)",
+        f"cluster          {document['cluster']}",
+        f"model            {model['architecture']}{size}",
+        f"data             {len(inputs['data_files'])} file(s), {inputs['data_bytes'] / 1e6:,.1f} MB",
+        f"prompts          {inputs['num_prompts']}",
+        f"global batch     {batch['global_batch_size']} = {batch['world_size']} ranks x {batch['micro_batch_size']} rows "
+        f"x {batch['accumulation_steps']} accumulation steps; at most {batch['tokens_per_step']:,} tokens a step",
+    ]
+    if memory:
+        parts = ", ".join(f"{part} {memory[f'{part}_bytes'] / GIB:.2f}" for part in ("parameters", "gradients", "optimizer"))
+        lines.append(f"memory per rank  {memory['states_bytes'] / GIB:.2f} GiB of model states ({parts}); activations on top")
+        lines.append(f"a checkpoint     {memory['checkpoint_bytes'] / GIB:.2f} GiB")
+    lines.append(f"GPU-hours        at most {document['gpu_hours_limit']:,.1f}, if every job ran to its time limit")
+    lines += ["", "DeepSpeed configuration", json.dumps(document["deepspeed"], indent=2)]
+    for stage in document["stages"]:
+        after = f" after {', '.join(stage['depends_on'])}" if stage["depends_on"] else ""
+        array = f", array of {stage['tasks']}" if stage["tasks"] > 1 else ""
+        lines += ["", f"== {stage['stage']}{after}{array}"]
+        lines.append(stage["sbatch"] or f"python jobs/{stage['stage']}.py RUN_DIR, started by the driver on this machine")
+    return "\n".join(lines)

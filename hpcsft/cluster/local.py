@@ -1,0 +1,100 @@
+"""The same stages on this machine: a background driver runs them in order, each through submitit's local executor.
+
+    python -m hpcsft.cluster.local RUN_DIR
+
+The driver is a session of its own, so that neither ctrl-C nor the end of an ssh connection reaches it.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from hpcsft.cluster.task import StageTask
+from hpcsft.plan import Plan, StagePlan
+from hpcsft.records import read_json
+from hpcsft.rundir import RunDir
+from hpcsft.spec import ExperimentSpec
+
+JOB_PREFIX = "local-"
+STOP_TIMEOUT_S = 10.0
+POLL_INTERVAL_S = 0.1
+
+
+def start_driver(run: RunDir, stages: list[str]) -> str:
+    """Start the driver in the background and return its job id, `local-PID`."""
+    spec = ExperimentSpec.model_validate(read_json(run.spec))
+    with open(run.logs / "driver.log", "ab") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "hpcsft.cluster.local", str(run.path), *stages],
+            cwd=run.code,
+            env={**os.environ, **spec.cluster.env},
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+    return f"{JOB_PREFIX}{process.pid}"
+
+
+def driver_alive(run: RunDir, job_id: str, host: str) -> bool | None:
+    """Does the driver still run? None when it was started on another machine, where we cannot look."""
+    if host != socket.gethostname():
+        return None
+    try:
+        command = Path(f"/proc/{job_id.removeprefix(JOB_PREFIX)}/cmdline").read_bytes()
+    except OSError:
+        return False
+    return os.fsencode(run.path) in command.split(b"\0")
+
+
+def stop_driver(run: RunDir, job_id: str, host: str) -> None:
+    """End the driver and everything that it started: SIGTERM, and SIGKILL for what is left after a while."""
+    group = int(job_id.removeprefix(JOB_PREFIX))
+    for signal_number in (signal.SIGTERM, signal.SIGKILL):
+        if not driver_alive(run, job_id, host):
+            return
+        os.killpg(group, signal_number)
+        deadline_s = time.monotonic() + STOP_TIMEOUT_S
+        while driver_alive(run, job_id, host) and time.monotonic() < deadline_s:
+            time.sleep(POLL_INTERVAL_S)
+
+
+def drive(run: RunDir, stages: list[str]) -> int:
+    """Run `stages` in order and stop at the first that fails. Returns the exit status."""
+    plan = Plan.model_validate(read_json(run.plan))
+    spec = ExperimentSpec.model_validate(read_json(run.spec))
+    for name in stages:
+        stage = plan.stage(name)
+        for index in range(stage.tasks):
+            if run.cancelled.exists() or not _run_task(run, spec, stage, index):
+                return 1
+    return 0
+
+
+def _run_task(run: RunDir, spec: ExperimentSpec, stage: StagePlan, index: int) -> bool:
+    import submitit
+
+    job_id = f"{JOB_PREFIX}{os.getpid()}"  # of the driver: one id for all of its stages
+    os.environ["HPCSFT_JOB_ID"] = f"{job_id}_{index}" if stage.tasks > 1 else job_id
+    executor = submitit.LocalExecutor(folder=run.submitit / stage.name)
+    executor.update_parameters(
+        tasks_per_node=stage.tasks_per_node,
+        gpus_per_node=stage.gpus_per_node,
+        timeout_min=stage.time_min,
+        setup=tuple(spec.cluster.setup),
+    )
+    job = executor.submit(StageTask(str(run.code), str(run.path), stage.name, str(index)))
+    while not job.done():
+        time.sleep(POLL_INTERVAL_S)
+    status = run.read_status(stage.name, index, stage.tasks)
+    return status is not None and status.state == "done"
+
+
+if __name__ == "__main__":
+    raise SystemExit(drive(RunDir(sys.argv[1]), sys.argv[2:]))

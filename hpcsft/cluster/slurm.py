@@ -1,0 +1,161 @@
+"""Stages as Slurm jobs, through submitit: parameters, script text, submission, and one query of the queue."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+from hpcsft.cluster.task import StageTask
+from hpcsft.errors import ClusterError, SubmissionError
+from hpcsft.plan import StagePlan
+from hpcsft.rundir import RunDir
+from hpcsft.spec import ExperimentSpec
+
+QUERY_TIMEOUT_S = 30
+TERMINAL = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY", "BOOT_FAIL", "DEADLINE")
+
+
+class QueueEntry(NamedTuple):
+    """One job, or one task of an array, as squeue shows it."""
+
+    job_id: str
+    """Id of the job or of the whole array."""
+    index: int
+    state: str
+    reason: str
+    elapsed: str
+    limit: str
+
+    @property
+    def alive(self) -> bool:
+        """Does Slurm still hold the job? PREEMPTED and REQUEUED are not the end of it."""
+        return self.state not in TERMINAL
+
+
+def slurm_here() -> bool:
+    """Is there an sbatch on this machine?"""
+    return shutil.which("sbatch") is not None and shutil.which("srun") is not None
+
+
+def sbatch_parameters(spec: ExperimentSpec, run: RunDir, stage: StagePlan, after: Sequence[str]) -> dict[str, Any]:
+    """submitit's parameters for one stage that waits for the jobs `after`."""
+    extra: dict[str, Any] = dict(spec.cluster.sbatch)
+    extra.update({"chdir": str(run.code), "comment": f"hpcsft:{run.path.name}:{stage.name}"})
+    if after:
+        extra["dependency"] = "afterok:" + ":".join(after)
+        extra["kill-on-invalid-dep"] = "yes"
+    exports = [f"export {key}={shlex.quote(value)}" for key, value in sorted(spec.cluster.env.items())]
+    parameters = {
+        "job_name": f"{spec.name}.{stage.name}",
+        "partition": stage.partition,
+        "account": stage.account,
+        "qos": stage.qos,
+        "constraint": stage.constraint,
+        "time": stage.time_min,
+        "nodes": stage.nodes,
+        "ntasks_per_node": stage.tasks_per_node,
+        "cpus_per_task": stage.cpus_per_task,
+        "gpus_per_node": stage.gpus_per_node or None,
+        "mem": f"{round(stage.mem_gb * 1024)}M" if stage.mem_gb else None,
+        "array_parallelism": spec.cluster.array_parallelism,
+        "setup": [*spec.cluster.setup, *exports] or None,
+        "srun_args": ["--kill-on-bad-exit=1", *_srun_cpus(stage)],
+        "additional_parameters": extra,
+    }
+    return {key: value for key, value in parameters.items() if value is not None} | {"wckey": None}
+
+
+def _srun_cpus(stage: StagePlan) -> list[str]:
+    """Since 22.05 srun no longer takes --cpus-per-task over from sbatch."""
+    return [f"--cpus-per-task={stage.cpus_per_task}"] if stage.cpus_per_task else []
+
+
+def render_script(spec: ExperimentSpec, run: RunDir, stage: StagePlan, after: Sequence[str]) -> str:
+    """The batch script that submitit will hand to sbatch. Needs no Slurm."""
+    from submitit.slurm.slurm import _make_sbatch_string
+
+    folder = run.submitit / stage.name
+    command = f"{shlex.quote(sys.executable)} -u -m submitit.core._submit {shlex.quote(str(folder))}"
+    map_count = stage.tasks if stage.tasks > 1 else None
+    return _make_sbatch_string(command, folder, map_count=map_count, **sbatch_parameters(spec, run, stage, after))
+
+
+def submit_stage(spec: ExperimentSpec, run: RunDir, stage: StagePlan, after: Sequence[str]) -> str:
+    """Submit one stage and return the id of its job or array. SubmissionError if Slurm refuses it."""
+    import submitit
+
+    with _clean_environment():
+        try:
+            executor = submitit.SlurmExecutor(folder=run.submitit / stage.name)
+            executor.update_parameters(**sbatch_parameters(spec, run, stage, after))
+            tasks = [StageTask(str(run.code), str(run.path), stage.name, str(index)) for index in range(stage.tasks)]
+            if len(tasks) == 1:
+                return executor.submit(tasks[0]).job_id
+            with executor.batch():
+                jobs = [executor.submit(task) for task in tasks]
+            return jobs[0].job_id.split("_")[0]
+        except submitit.core.utils.FailedJobError as error:
+            raise _refused(stage, str(error)) from None
+
+
+def _refused(stage: StagePlan, text: str) -> SubmissionError | ClusterError:
+    lines = [line.strip() for line in text.splitlines() if "sbatch: error" in line or "rror:" in line]
+    reason = "; ".join(line.removeprefix("sbatch: error: ") for line in lines) or text.strip()
+    if any(sign in reason for sign in ("Unable to contact slurm controller", "Connection refused", "timed out")):
+        return ClusterError(f"Slurm does not answer: {reason}", "try again when `squeue` answers")
+    hint = f"look at cluster.{stage.name} and cluster in the spec; `sinfo` shows what this cluster has"
+    return SubmissionError(f"Slurm refused the stage {stage.name}: {reason}", hint)
+
+
+@contextlib.contextmanager
+def _clean_environment() -> Iterator[None]:
+    """Without the SLURM_* and SBATCH_* of a job that we may be in: they would change the new job."""
+    kept = dict(os.environ)
+    for name in kept:
+        if name.startswith(("SLURM_", "SBATCH_", "SRUN_")) and name != "SLURM_CONF":
+            del os.environ[name]
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(kept)
+
+
+def query_queue() -> list[QueueEntry]:
+    """All jobs of this user that Slurm still remembers, with a single squeue. ClusterError if it does not answer."""
+    fields = "%F|%K|%T|%M|%l|%r"
+    output = _client("squeue", "--noheader", "--me", "--array", "--states=all", f"--format={fields}")
+    return parse_queue(output)
+
+
+def parse_queue(output: str) -> list[QueueEntry]:
+    """The lines of query_queue's squeue."""
+    entries = []
+    for line in output.splitlines():
+        job_id, index, state, elapsed, limit, reason = line.strip().split("|", 5)
+        number = int(index) if index.isdigit() else 0
+        entries.append(QueueEntry(job_id, number, state, reason, elapsed, limit))
+    return entries
+
+
+def cancel_jobs(job_ids: Sequence[str]) -> None:
+    """Cancel jobs and arrays; ids that are gone already are no error."""
+    if job_ids:
+        _client("scancel", "--quiet", *job_ids, check=False)
+
+
+def _client(*command: str, check: bool = True) -> str:
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=QUERY_TIMEOUT_S)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise ClusterError(f"{command[0]} does not answer: {error}", "is this a login node of the cluster?") from None
+    if check and done.returncode:
+        reason = done.stderr.strip().splitlines()[-1:] or [f"exit status {done.returncode}"]
+        raise ClusterError(f"{command[0]} failed: {reason[0]}", "try again when Slurm answers")
+    return done.stdout

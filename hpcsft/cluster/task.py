@@ -1,0 +1,47 @@
+"""The one class that submitit pickles. It carries strings only and finds everything else in the run directory.
+
+A requeued job loads the same pickle again, so nothing in it may grow stale; and it must load without the packages
+of a particular version of hpcsft, so its code does no more than step into the snapshot.
+"""
+
+from __future__ import annotations
+
+import os
+import runpy
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class StageTask:
+    """Run CODE_DIR/jobs/STAGE.py RUN_DIR INDEX in this process, its output in the run's own logs."""
+
+    code_dir: str
+    run_dir: str
+    stage: str
+    index: str
+
+    def __call__(self) -> None:
+        from hpcsft.rundir import RunDir
+        from hpcsft.stage import TaskIdentity
+
+        task = TaskIdentity.from_environment()
+        folder = RunDir(self.run_dir).log_folder(self.stage, task.job_id, task.restart)
+        folder.mkdir(parents=True, exist_ok=True)
+        redirect(folder / f"{task.rank}.out", folder / f"{task.rank}.err")
+        script = str(Path(self.code_dir) / "jobs" / f"{self.stage}.py")
+        sys.argv = [script, self.run_dir, self.index]
+        try:
+            runpy.run_path(script, run_name="__main__")
+        except SystemExit as leave:  # submitit takes exceptions for failures, but not this one
+            if leave.code not in (None, 0):
+                raise RuntimeError(f"stage {self.stage} failed; its log is {folder}/{task.rank}.err") from None
+
+
+def redirect(out: Path, err: Path) -> None:
+    """Append everything that this process and its children print to `out` and `err`."""
+    for path, number in ((out, 1), (err, 2)):
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        os.dup2(fd, number)
+        os.close(fd)

@@ -1,0 +1,215 @@
+"""The stage `preprocess`: files of conversations -> shards of training rows and a manifest.
+
+Conversations are numbered over all files in order; shard k holds conversations k * CONVERSATIONS_PER_SHARD and on, and
+task i of n makes the shards k with k mod n = i. What comes out does not depend on n. A shard that is
+there already is not made again. Whoever finds all shards whole writes the manifest: its content is the same for all.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hpcsft.data.encode import IGNORE_INDEX, Row, RowMaker, TurnEncoder
+from hpcsft.data.formats import Conversation, RowError, conversation_of
+from hpcsft.data.readers import RawRow, find_files, read_rows
+from hpcsft.data.shards import BadRow, Manifest, Shard, write_rows
+from hpcsft.data.templates import make_template
+from hpcsft.errors import StageError
+from hpcsft.models.load import load_tokenizer, special_tokens
+from hpcsft.records import read_json, write_json
+from hpcsft.spec import ExperimentSpec
+from hpcsft.stage import StageContext
+
+CONVERSATIONS_PER_SHARD = 4096
+ENCODE_CHUNK = 512
+"""Conversations that are tokenized at once: more only costs memory."""
+MAX_BAD_SHARE = 0.05
+"""Above this share of rows that are no conversations the stage stops."""
+SAMPLED_ROWS = 10
+"""Decoded rows in the audit."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """Files of conversations, and which of their conversations go into which split."""
+
+    name: str
+    files: list[str]
+    total: int
+    split_of: dict[int, str] | None
+    """Conversation -> split, for those that are used; None when all are of the split `name`."""
+
+    def split(self, number: int) -> str | None:
+        """The split of conversation `number`; None if it is not used."""
+        return self.name if self.split_of is None else self.split_of.get(number)
+
+    @property
+    def num_shards(self) -> int:
+        """Shards of this source."""
+        return -(-self.total // CONVERSATIONS_PER_SHARD)
+
+
+def preprocess(context: StageContext) -> None:
+    """The body of the stage."""
+    spec, folder = context.spec, context.run.data
+    sources = find_sources(spec)
+    tokenizer = load_tokenizer(spec.model.path)
+    template = make_template(spec.data.template, special_tokens(tokenizer))
+    maker = RowMaker(spec.data, TurnEncoder(tokenizer, template))
+    work = [(source, shard) for source in sources for shard in range(source.num_shards)]
+    mine = work[context.index :: context.stage.tasks]
+    for done, (source, shard) in enumerate(mine):
+        context.progress(done, len(mine), "shards")
+        if not _shard_file(folder, source, shard).exists():
+            _make_shard(folder, source, shard, spec.data.format, maker)
+    context.progress(len(mine), len(mine), "shards")
+    shard_files = [_shard_file(folder, source, shard) for source, shard in work]
+    if all(file.exists() for file in shard_files):
+        shards = [Shard.model_validate(read_json(file)) for file in shard_files]
+        manifest = _manifest(spec, shards)
+        write_json(context.run.audit, _audit(manifest, folder, tokenizer))
+        write_json(context.run.manifest, manifest)
+        context.say(_summary(manifest))
+
+
+def find_sources(spec: ExperimentSpec) -> list[Source]:
+    """The training files, split by the seed into training and validation, and the validation files if there are any."""
+    data = spec.data
+    files = find_files(data.train, "data.train")
+    total = sum(1 for _ in read_rows(files))
+    own_files = isinstance(data.validation, list)
+    splits = split_conversations(total, data.sample, 0.0 if own_files else float(data.validation), spec.seed)
+    sources = [Source("train", files, total, splits)]
+    if own_files:
+        held_out = find_files(data.validation, "data.validation")
+        sources.append(Source("validation", held_out, sum(1 for _ in read_rows(held_out)), None))
+    return sources
+
+
+def split_conversations(total: int, sample: float | int | None, validation: float, seed: int) -> dict[int, str] | None:
+    """Conversation -> "train" or "validation"; None when all are for training.
+
+    A share above zero holds out at least one conversation, and training always keeps at least one.
+    """
+    if sample is None and not validation:
+        return None
+    chosen = list(range(total))
+    random.Random(f"{seed}/sample").shuffle(chosen)
+    if sample is not None:
+        count = sample if isinstance(sample, int) else max(1, round(sample * total))
+        chosen = chosen[:count]
+    held_out = min(max(1, round(validation * len(chosen))), len(chosen) - 1) if validation else 0
+    return {number: "validation" if place < held_out else "train" for place, number in enumerate(chosen)}
+
+
+def _shard_file(folder: Path, source: Source, shard: int) -> Path:
+    return folder / f"{source.name}-{shard:05d}.json"
+
+
+def _make_shard(folder: Path, source: Source, shard: int, format: str, maker: RowMaker) -> None:
+    maker.counts = Counter()
+    rows: dict[str, list[Row]] = {}
+    bad_rows: list[BadRow] = []
+    first = shard * CONVERSATIONS_PER_SHARD
+    numbers: list[int] = []
+    conversations: list[Conversation] = []
+
+    def encode() -> None:
+        for row in maker.rows(numbers, conversations):
+            rows.setdefault(source.split(row.conversation) or "", []).append(row)
+        numbers.clear()
+        conversations.clear()
+
+    for number, raw in _selected(source, range(first, first + CONVERSATIONS_PER_SHARD)):
+        maker.counts["conversations_read"] += 1
+        try:
+            conversations.append(conversation_of(raw.parse(), format))
+            numbers.append(number)
+        except RowError as error:
+            bad_rows.append(BadRow(file=raw.file, row=raw.number, reason=str(error)))
+        if len(conversations) >= ENCODE_CHUNK:
+            encode()
+    encode()
+    stem = _shard_file(folder, source, shard).stem
+    files = [write_rows(folder / f"{stem}.{split}.arrow", split, rows[split]) for split in sorted(rows)]
+    write_json(
+        _shard_file(folder, source, shard),
+        Shard(files=files, counts=dict(sorted(maker.counts.items())), bad_rows=bad_rows),
+    )
+
+
+def _selected(source: Source, numbers: range) -> Iterator[tuple[int, RawRow]]:
+    for number, raw in enumerate(read_rows(source.files)):
+        if number >= numbers.stop:
+            return
+        if number in numbers and source.split(number):
+            yield number, raw
+
+
+def _manifest(spec: ExperimentSpec, shards: Sequence[Shard]) -> Manifest:
+    counts = sum((Counter(shard.counts) for shard in shards), Counter())
+    bad_rows = [bad for shard in shards for bad in shard.bad_rows]
+    counts["rows_bad"] = len(bad_rows)
+    if bad_rows and len(bad_rows) > MAX_BAD_SHARE * counts["conversations_read"]:
+        bad = bad_rows[0]
+        share = f"{len(bad_rows)} of {counts['conversations_read']} rows are no conversations"
+        raise StageError(f"{share}; the first: {bad.file}, row {bad.row}: {bad.reason}", "see data.format in the README")
+    manifest = Manifest(fingerprint=fingerprint(spec), shards=list(shards), counts=dict(sorted(counts.items())))
+    if not manifest.total("train", "rows"):
+        hint = "is data.max_length long enough for one exchange? data/SHARD.json tells what was dropped"
+        raise StageError("no training row is left after preprocessing", hint)
+    return manifest
+
+
+def fingerprint(spec: ExperimentSpec) -> str:
+    """Digest of the parts of the spec that decide the rows."""
+    parts = {"model": spec.model.path, "data": spec.data.model_dump(mode="json"), "seed": spec.seed}
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _audit(manifest: Manifest, folder: Path, tokenizer: Any) -> dict[str, Any]:
+    """data/audit.json: what was kept, dropped and masked, with rows as the model will see them."""
+    splits = {
+        split: {field: manifest.total(split, field) for field in ("rows", "tokens", "supervised_tokens")}
+        for split in ("train", "validation")
+    }
+    first = manifest.files("train")[0]
+    bad_rows = [bad.model_dump() for shard in manifest.shards for bad in shard.bad_rows]
+    return {
+        "splits": splits,
+        "counts": manifest.counts,
+        "bad_rows": bad_rows[:100],
+        "samples": _decoded_rows(folder / first.file, tokenizer),
+    }
+
+
+def _decoded_rows(file: Path, tokenizer: Any) -> list[list[dict[str, Any]]]:
+    """The first rows as runs of text, each with whether it is learnt."""
+    import pyarrow as pa
+
+    with pa.memory_map(str(file)) as source:
+        rows = pa.ipc.open_stream(source).read_all().slice(0, SAMPLED_ROWS).to_pylist()
+    decoded = []
+    for row in rows:
+        runs: list[tuple[bool, list[int]]] = []
+        for token, label in zip(row["input_ids"], row["labels"], strict=True):
+            learnt = label != IGNORE_INDEX
+            if not runs or runs[-1][0] != learnt:
+                runs.append((learnt, []))
+            runs[-1][1].append(token)
+        decoded.append([{"learnt": learnt, "text": tokenizer.decode(ids)} for learnt, ids in runs])
+    return decoded
+
+
+def _summary(manifest: Manifest) -> str:
+    train, held_out = manifest.total("train", "rows"), manifest.total("validation", "rows")
+    tokens, supervised = manifest.total("train", "tokens"), manifest.total("train", "supervised_tokens")
+    share = 100 * supervised / tokens
+    return f"{train} training rows, {tokens} tokens ({share:.0f}% supervised); {held_out} validation rows"

@@ -1,0 +1,113 @@
+"""Every error that hpcsft raises on purpose.
+
+    HpcsftError                exit 1    something foreseen went wrong; carries a hint
+    ├── SpecError              exit 2    the spec is invalid; carries every problem at once
+    ├── InputError             exit 2    a file that the spec names is missing, empty or of the wrong shape
+    ├── ClusterError           exit 3    Slurm does not answer
+    ├── SubmissionError        exit 1    Slurm answers, and refuses the job
+    ├── RunNotFoundError       exit 102  no such run directory
+    └── StageError             exit 1    a stage cannot go on (bad data, broken checkpoint, no judge, ...)
+
+Commands print these as `error:` and `hint:` lines without a traceback; a traceback is only for what nobody foresaw.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+EXIT_OK = 0
+EXIT_FAILED = 1
+EXIT_INVALID = 2
+EXIT_NO_SLURM = 3
+EXIT_STAGE_FAILED = 100
+EXIT_UNFINISHED = 101
+EXIT_NO_RUN = 102
+EXIT_CANCELLED = 103
+
+
+class HpcsftError(Exception):
+    """Base of all foreseen errors: `message` says what was wrong and where, `hint` what to do next."""
+
+    exit_code = EXIT_FAILED
+
+    def __init__(self, message: str, hint: str | None = None):
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def lines(self) -> list[str]:
+        """The error as a user sees it."""
+        return [f"error: {self.message}"] + ([f"hint: {self.hint}"] if self.hint else [])
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One mistake in a spec: where it is, what is wrong, what would be right."""
+
+    path: str
+    message: str
+    hint: str | None = None
+
+
+class SpecError(HpcsftError):
+    """The spec is invalid. All its problems are reported together."""
+
+    exit_code = EXIT_INVALID
+
+    def __init__(self, source: str, problems: Sequence[Problem]):
+        self.source = source
+        self.problems = tuple(problems)
+        noun = "problem" if len(self.problems) == 1 else "problems"
+        super().__init__(f"{source}: {len(self.problems)} {noun} in the spec")
+
+    def lines(self) -> list[str]:
+        lines = []
+        for problem in self.problems:
+            where = f"{problem.path}: " if problem.path else ""
+            lines.append(f"error: {where}{problem.message}")
+            if problem.hint:
+                lines.append(f"hint: {problem.hint}")
+        return lines
+
+
+class InputError(HpcsftError):
+    """A file that the spec names is missing, unreadable, empty or of the wrong shape."""
+
+    exit_code = EXIT_INVALID
+
+
+class ClusterError(HpcsftError):
+    """Slurm does not answer."""
+
+    exit_code = EXIT_NO_SLURM
+
+
+class SubmissionError(HpcsftError):
+    """Slurm answered, and refused a job."""
+
+
+class RunNotFoundError(HpcsftError):
+    """The path given is no run directory."""
+
+    exit_code = EXIT_NO_RUN
+
+
+class StageError(HpcsftError):
+    """A stage cannot go on, for a reason that running it again would not cure."""
+
+
+def report_errors(main: Callable[[list[str] | None], int], argv: list[str] | None = None) -> int:
+    """Run a command's `main`, print foreseen errors as plain lines on stderr, and return the exit code."""
+    try:
+        return main(argv)
+    except HpcsftError as error:
+        print("\n".join(error.lines()), file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("interrupted; jobs that were submitted go on", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader of our output went away (`| head`)
+        sys.stderr.close()
+        return EXIT_OK

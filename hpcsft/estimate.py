@@ -1,0 +1,51 @@
+"""What a plan will cost: bytes per rank by part, and GPU-hours at most. Pure.
+
+Bytes per parameter of the model states are those of Rajbhandari et al., "ZeRO: Memory Optimizations Toward Training
+Trillion Parameter Models" (2020), section 3: with 16-bit parameters 2 + 2 + 12, sharded by stage over the ranks.
+"""
+
+from __future__ import annotations
+
+from hpcsft.plan import Plan
+from hpcsft.records import Record
+from hpcsft.spec import ExperimentSpec
+
+GIB = 1024**3
+
+
+class MemoryEstimate(Record):
+    """Model states of one rank, in bytes. Activations and buffers come on top."""
+
+    parameters_bytes: int
+    gradients_bytes: int
+    optimizer_bytes: int
+    checkpoint_bytes: int
+    """One checkpoint of all ranks together."""
+
+    @property
+    def states_bytes(self) -> int:
+        """Parameters, gradients and optimizer states of one rank."""
+        return self.parameters_bytes + self.gradients_bytes + self.optimizer_bytes
+
+
+def estimate_memory(spec: ExperimentSpec, world_size: int, num_parameters: int) -> MemoryEstimate:
+    """Model states of one rank for `num_parameters` parameters over `world_size` ranks."""
+    half = spec.model.dtype == "bfloat16"
+    element_bytes = 2 if half else 4
+    optimizer_bytes = 12 if half else 8  # master weights and two moments, or the moments alone
+    stage = spec.train.zero_stage
+
+    def shard(num_bytes: int, from_stage: int) -> int:
+        return -(-num_bytes // world_size) if stage >= from_stage else num_bytes
+
+    return MemoryEstimate(
+        parameters_bytes=shard(num_parameters * element_bytes, 3),
+        gradients_bytes=shard(num_parameters * element_bytes, 2),
+        optimizer_bytes=shard(num_parameters * optimizer_bytes, 1),
+        checkpoint_bytes=num_parameters * (element_bytes + optimizer_bytes),
+    )
+
+
+def gpu_hours_limit(plan: Plan) -> float:
+    """GPU-hours if every job ran to its time limit."""
+    return sum(stage.gpu_hours_limit for stage in plan.stages)

@@ -1,0 +1,57 @@
+"""The prompts and reference answers, in AlpacaEval's format. Pure, and light enough for a login node."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from hpcsft.errors import InputError
+from hpcsft.records import Record
+
+_SHAPE = 'a JSON array of {"instruction": "...", "output": "the reference answer", "generator": "...", "dataset": "..."}'
+
+
+class Prompt(Record):
+    """An instruction and the reference's answer to it."""
+
+    instruction: str
+    output: str
+    generator: str = "reference"
+    dataset: str = ""
+
+
+def load_prompts(path: str | Path) -> list[Prompt]:
+    """All prompts in `path`. Raises InputError naming the row when the file is not of AlpacaEval's shape."""
+    try:
+        rows = json.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"evaluate.prompts: {path}: cannot be read: {error.strerror}") from None
+    except ValueError as error:
+        raise InputError(f"evaluate.prompts: {path}: not valid JSON: {error}", f"expected {_SHAPE}") from None
+    if not isinstance(rows, list) or not rows:
+        found = "an empty array" if rows == [] else f"a JSON {type(rows).__name__}"
+        raise InputError(f"evaluate.prompts: {path}: this is {found}", f"expected {_SHAPE}")
+    prompts = [_prompt(path, number, row) for number, row in enumerate(rows)]
+    seen: set[str] = set()
+    for number, prompt in enumerate(prompts):
+        if prompt.instruction in seen:
+            hint = "answers are joined on the exact instruction, so each may stand there once"
+            raise InputError(f"evaluate.prompts: {path}: row {number} repeats an instruction", hint)
+        seen.add(prompt.instruction)
+    return prompts
+
+
+def _prompt(path: str | Path, number: int, row: Any) -> Prompt:
+    where = f"evaluate.prompts: {path}: row {number}"
+    if not isinstance(row, dict):
+        raise InputError(f"{where} is {type(row).__name__}, no object", f"expected {_SHAPE}")
+    for key in ("instruction", "output"):
+        if not isinstance(row.get(key), str) or not row[key].strip():
+            raise InputError(f"{where}: '{key}' is missing or no text", f"expected {_SHAPE}")
+    return Prompt(
+        instruction=row["instruction"],
+        output=row["output"],
+        generator=str(row.get("generator") or "reference"),
+        dataset=str(row.get("dataset") or ""),
+    )

@@ -1,0 +1,128 @@
+"""What the spec names, looked at before anything is queued: model folder, data files, prompts.
+
+Only small reads, and nothing heavy is imported, so that a login node does it in a blink.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from pathlib import Path
+from typing import Any
+
+from hpcsft.data.formats import RowError, conversation_of
+from hpcsft.data.readers import find_files, read_rows
+from hpcsft.errors import HpcsftError, InputError
+from hpcsft.evaluate.prompts import load_prompts
+from hpcsft.records import Record
+from hpcsft.spec import ExperimentSpec
+
+
+class ModelFacts(Record):
+    """What a model folder tells without loading it."""
+
+    architecture: str
+    num_parameters: int | None
+    """From the safetensors headers; None where the weights are of another kind."""
+
+
+class InputFacts(Record):
+    """What submit has to know about the inputs."""
+
+    model: ModelFacts
+    data_files: list[str]
+    data_bytes: int
+    num_prompts: int
+
+
+def check_inputs(spec: ExperimentSpec) -> InputFacts:
+    """Look at everything that `spec` names; raises InputError with all that is wrong, one line each."""
+    problems: list[HpcsftError] = []
+
+    def attempt(check: Any, *arguments: Any) -> Any:
+        try:
+            return check(*arguments)
+        except InputError as error:
+            problems.append(error)
+            return None
+
+    model = attempt(check_model, spec.model.path, "model.path")
+    files = attempt(check_data, spec.data.train, spec.data.format, "data.train")
+    if isinstance(spec.data.validation, list):
+        attempt(check_data, spec.data.validation, spec.data.format, "data.validation")
+    prompts = attempt(load_prompts, spec.evaluate.prompts) if spec.evaluate else []
+    if spec.evaluate and spec.evaluate.judge.kind == "local":
+        attempt(check_model, spec.evaluate.judge.model, "evaluate.judge.model")
+    if problems:
+        raise InputErrors(problems)
+    return InputFacts(
+        model=model,
+        data_files=files,
+        data_bytes=sum(os.path.getsize(file) for file in files),
+        num_prompts=len(prompts),
+    )
+
+
+class InputErrors(InputError):
+    """Several inputs are wrong; each keeps its own lines."""
+
+    def __init__(self, problems: list[HpcsftError]):
+        super().__init__("; ".join(problem.message for problem in problems))
+        self.problems = problems
+
+    def lines(self) -> list[str]:
+        return [line for problem in self.problems for line in problem.lines()]
+
+
+def check_model(path: str, where: str) -> ModelFacts:
+    """A Hugging Face folder with a config, weights and a tokenizer, or InputError."""
+    folder = Path(path)
+    if not folder.is_dir():
+        hint = "give a folder in Hugging Face format; compute nodes often have no internet, so download it first"
+        raise InputError(f"{where}: no such folder: {path}", hint)
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"{where}: {path}: no config.json inside", "is this a Hugging Face model folder?") from None
+    except (OSError, ValueError) as error:
+        raise InputError(f"{where}: {path}/config.json: cannot be read: {error}") from None
+    weights = [file for pattern in ("*.safetensors", "*.bin") for file in sorted(folder.glob(pattern))]
+    if not weights:
+        raise InputError(f"{where}: {path}: no weights inside", "expected *.safetensors (or *.bin)")
+    if not any((folder / name).exists() for name in ("tokenizer.json", "tokenizer.model", "vocab.json")):
+        raise InputError(f"{where}: {path}: no tokenizer inside", "expected tokenizer.json or tokenizer.model")
+    architectures = config.get("architectures") or [config.get("model_type", "unknown")]
+    safetensors = [file for file in weights if file.suffix == ".safetensors"]
+    return ModelFacts(
+        architecture=str(architectures[0]),
+        num_parameters=_count_parameters(safetensors, where) if safetensors else None,
+    )
+
+
+def _count_parameters(files: list[Path], where: str) -> int:
+    """Elements of all tensors, read from the headers (safetensors format: 8 bytes of length, then JSON)."""
+    total = 0
+    for file in files:
+        try:
+            with open(file, "rb") as stream:
+                header = json.loads(stream.read(int.from_bytes(stream.read(8), "little")))
+            shapes = [entry["shape"] for name, entry in header.items() if name != "__metadata__"]
+        except (OSError, ValueError, KeyError, TypeError, OverflowError, MemoryError):
+            raise InputError(f"{where}: {file}: not a whole safetensors file", "download it again") from None
+        total += sum(math.prod(shape) for shape in shapes)
+    return total
+
+
+def check_data(patterns: list[str], format: str, where: str) -> list[str]:
+    """The files behind `patterns`; InputError if one is missing, empty or its first row is no conversation."""
+    files = find_files(patterns, where)
+    for file in files:
+        first = next(read_rows([file]), None)
+        if first is None:
+            raise InputError(f"{where}: {file}: empty", "expected one conversation per line")
+        try:
+            conversation_of(first.parse(), format)
+        except RowError as error:
+            raise InputError(f"{where}: {file}, row {first.number}: {error}", "see data.format in the README") from None
+    return files

@@ -1,0 +1,53 @@
+"""A trained model as a Hugging Face folder that loads anywhere."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel
+
+from hpcsft.records import fsync_folder
+
+
+def gather_state(model: PreTrainedModel, zero_stage: int, keep: bool) -> dict[str, torch.Tensor]:
+    """All parameters and buffers on the CPU, whole also under ZeRO 3; empty where `keep` is false.
+
+    Every rank must call it: under ZeRO 3 each parameter is gathered by all, one at a time.
+    """
+    state: dict[str, torch.Tensor] = {}
+    shared: dict[int, torch.Tensor] = {}
+    for name, tensor in model.state_dict(keep_vars=True).items():
+        if id(tensor) not in shared:
+            whole = _gathered(tensor, keep) if zero_stage == 3 else tensor
+            if keep:
+                shared[id(tensor)] = whole.detach().to("cpu", copy=True)
+        if keep:
+            state[name] = shared[id(tensor)]
+    return state
+
+
+def _gathered(tensor: torch.Tensor, keep: bool) -> torch.Tensor:
+    import deepspeed
+
+    with deepspeed.zero.GatheredParameters([tensor], modifier_rank=None):
+        return tensor.detach().clone() if keep else tensor
+
+
+def write_model(model: PreTrainedModel, state: dict[str, torch.Tensor], tokenizer: Any, folder: Path) -> None:
+    """Write config, safetensors and tokenizer to `folder` in one step: it exists only once it is whole."""
+    partial = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    model.save_pretrained(partial, state_dict=state)
+    tokenizer.save_pretrained(partial)
+    for file in partial.iterdir():
+        with open(file, "rb") as stream:
+            os.fsync(stream.fileno())
+    fsync_folder(partial)
+    shutil.rmtree(folder, ignore_errors=True)
+    os.rename(partial, folder)
+    fsync_folder(folder.parent)

@@ -1,0 +1,63 @@
+"""The one way in to models and tokenizers, for training, generation and judging. Never from the network."""
+
+from __future__ import annotations
+
+import importlib.util
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+
+from hpcsft.data.templates import SpecialTokens
+from hpcsft.errors import InputError
+
+
+def load_tokenizer(path: str) -> Any:
+    """The fast tokenizer in the folder `path`; InputError if there is none."""
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True, trust_remote_code=False)
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: the tokenizer does not load: {_first_line(error)}") from None
+    if not getattr(tokenizer, "is_fast", False):
+        raise InputError(f"{path}: no fast tokenizer", "a tokenizer.json is needed; AutoTokenizer can write one")
+    return tokenizer
+
+
+def special_tokens(tokenizer: Any) -> SpecialTokens:
+    """Ids of the special tokens that templates use."""
+    added = tokenizer.get_added_vocab()
+    return SpecialTokens(
+        bos=tokenizer.bos_token_id,
+        eos=tokenizer.eos_token_id,
+        im_start=added.get("<|im_start|>"),
+        im_end=added.get("<|im_end|>"),
+    )
+
+
+def load_model(path: str, dtype: str = "bfloat16", attention: str = "auto") -> PreTrainedModel:
+    """The causal language model in the folder `path`, on the CPU. InputError if it does not load.
+
+    `dtype` is "bfloat16" or "float32"; `attention` as in the spec's `model.attention`.
+    """
+    try:
+        return AutoModelForCausalLM.from_pretrained(
+            path,
+            dtype=getattr(torch, dtype),
+            attn_implementation=choose_attention(attention),
+            local_files_only=True,
+            trust_remote_code=False,
+        )
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(f"{path}: the model does not load: {_first_line(error)}") from None
+
+
+def choose_attention(attention: str) -> str:
+    """The attention implementation for `model.attention` on this machine."""
+    if attention != "auto":
+        return attention
+    flash = torch.cuda.is_available() and importlib.util.find_spec("flash_attn") is not None
+    return "flash_attention_2" if flash else "sdpa"
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

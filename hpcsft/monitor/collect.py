@@ -1,0 +1,58 @@
+"""Reads what the state of a run is computed from. It only reads."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Any
+
+from hpcsft.cluster import local, slurm
+from hpcsft.errors import ClusterError
+from hpcsft.monitor.state import Facts
+from hpcsft.plan import Plan
+from hpcsft.records import read_json, read_jsonl
+from hpcsft.rundir import RunDir
+
+TAIL_STEPS = 60
+"""Steps whose losses are kept for the sparkline."""
+
+
+def collect(run: RunDir, tolerant: bool = False) -> Facts:
+    """Everything about `run`. Raises ClusterError when Slurm does not answer, unless `tolerant`: then facts.problem
+    says so and the queue is None."""
+    submission = run.read_submission()
+    queue, driver_alive, problem = None, None, None
+    if submission and submission.cluster == "slurm":
+        try:
+            queue = slurm.query_queue()
+        except ClusterError as error:
+            if not tolerant:
+                raise
+            problem = error.message
+    elif submission and submission.jobs:
+        driver_alive = local.driver_alive(run, submission.jobs[-1].job_id, submission.host)
+    # The files are read after the queue: a task that ends in between is then seen as done, not as vanished.
+    return Facts(
+        run_dir=str(run.path),
+        plan=Plan.model_validate(read_json(run.plan)),
+        submitted=submission.latest() if submission else {},
+        statuses=list(run.read_statuses()),
+        queue=queue,
+        driver_alive=driver_alive,
+        cancelled=run.cancelled.exists(),
+        train=train_facts(run),
+        problem=problem,
+    )
+
+
+def train_facts(run: RunDir) -> dict[str, Any]:
+    """The last step's metrics, the recent losses and the validation losses; empty before training."""
+    rows = list(read_jsonl(run.metrics))
+    validation = [{"checkpoint": row["checkpoint"], "loss": row["loss"]} for row in read_jsonl(run.validation)]
+    if not rows and not validation:
+        return {}
+    facts: dict[str, Any] = dict(rows[-1]) if rows else {}
+    facts["losses"] = [row["loss"] for row in rows[-TAIL_STEPS:]]
+    facts["validation"] = validation
+    with contextlib.suppress(OSError):
+        facts["checkpoint"] = (run.checkpoints / "latest").read_text().strip()
+    return facts

@@ -1,0 +1,137 @@
+"""State -> what is shown: rich renderables for a terminal, plain lines for a pipe. Pure."""
+
+from __future__ import annotations
+
+from rich.console import Group, RenderableType
+from rich.padding import Padding
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from hpcsft.monitor.state import RunState, StageState
+
+STYLE = {
+    "done": "green",
+    "running": "cyan",
+    "pending": "yellow",
+    "failed": "bold red",
+    "cancelled": "magenta",
+    "unsubmitted": "dim",
+}
+SPARKS = "▁▂▃▄▅▆▇█"
+
+
+def render(state: RunState, width: int) -> RenderableType:
+    """The whole screen for one run at `width` columns."""
+    parts: list[RenderableType] = [_title(state), _stages(state, width)]
+    if state.train:
+        parts.append(Padding(_train(state, width), (1, 0, 0, 0)))
+    for stage in state.stages:
+        if stage.state == "failed":
+            parts.append(Padding(_failure(stage), (1, 0, 0, 0)))
+    if state.problem:
+        parts.append(Text(f"Slurm: {state.problem}; what is shown comes from the run directory", style="yellow"))
+    return Group(*parts)
+
+
+def _title(state: RunState) -> Text:
+    name = state.run_dir.rsplit("/", 1)[-1]
+    return Text.assemble((name, "bold"), "  ", (state.state, STYLE[state.state]))
+
+
+def _stages(state: RunState, width: int) -> Table:
+    wide = width >= 80
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for column in ("stage", "state", *(("job",) if wide else ()), "progress", ""):
+        table.add_column(column, header_style="dim", no_wrap=True, overflow="ellipsis")
+    for stage in state.stages:
+        cells: list[RenderableType] = [stage.name, Text(stage.state, style=STYLE[stage.state])]
+        if wide:
+            cells.append(Text(" ".join(stage.job_ids), style="dim"))
+        cells += [_bar(stage, 24 if wide else 10), Text(_remark(stage), style="dim")]
+        table.add_row(*cells)
+    return table
+
+
+def _bar(stage: StageState, width: int) -> RenderableType:
+    if stage.state == "done":
+        return ProgressBar(1, 1, width=width)
+    if not stage.progress:
+        return Text("")
+    return ProgressBar(max(1, stage.progress.total), stage.progress.done, width=width)
+
+
+def _remark(stage: StageState) -> str:
+    parts = []
+    if stage.progress:
+        parts.append(f"{stage.progress.done}/{stage.progress.total} {stage.progress.unit}")
+    if stage.elapsed and stage.limit and stage.state == "running":
+        parts.append(f"{stage.elapsed} of {stage.limit}")
+    if stage.restarts:
+        parts.append(f"{stage.restarts} restart{'s' if stage.restarts > 1 else ''}")
+    if stage.message and stage.state == "pending":
+        parts.append(stage.message)
+    return " · ".join(parts)
+
+
+def _train(state: RunState, width: int) -> Table:
+    train = state.train
+    table = Table.grid(padding=(0, 2, 0, 0))
+    table.add_column(style="dim", no_wrap=True)
+    table.add_column()
+    if "loss" in train:
+        room = max(8, min(60, width - 24))
+        table.add_row("loss", f"{train['loss']:.4f}  {sparkline(train['losses'][-room:])}")
+        norm = f"{train['grad_norm']:.3f}" if train.get("grad_norm") is not None else "?"
+        speed = f"{train['tokens_per_s']:,.0f} tokens/s · lr {train['lr']:.2e} · gradient norm {norm}"
+        table.add_row("epoch", f"{train['epoch']:.2f}")
+        table.add_row("speed", speed)
+    if train.get("validation"):
+        losses = "  ".join(f"{row['checkpoint']} {row['loss']:.4f}" for row in train["validation"])
+        table.add_row("validation", losses)
+    if train.get("checkpoint"):
+        table.add_row("checkpoint", train["checkpoint"])
+    return table
+
+
+def _failure(stage: StageState) -> Group:
+    lines = [Text.assemble((f"{stage.name} failed: ", "bold red"), stage.message or "")]
+    if stage.hint:
+        lines.append(Text(f"hint: {stage.hint}"))
+    if stage.log:
+        lines.append(Text(f"log: {stage.log}", style="dim"))
+    return Group(*lines)
+
+
+def sparkline(values: list[float]) -> str:
+    """The course of `values` as one line of blocks, from the lowest to the highest."""
+    if not values:
+        return ""
+    low, high = min(values), max(values)
+    scale = (len(SPARKS) - 1) / (high - low) if high > low else 0
+    return "".join(SPARKS[round((value - low) * scale)] for value in values)
+
+
+def plain_line(stage: StageState) -> str:
+    """One stage in one line, for a pipe."""
+    remark = _remark(stage)
+    line = f"{stage.name}: {stage.state}" + (f" ({remark})" if remark else "")
+    if stage.state == "failed":
+        line += f": {stage.message or 'see the log'}" + (f" [{stage.log}]" if stage.log else "")
+    return line
+
+
+def changed_lines(before: RunState | None, after: RunState) -> list[str]:
+    """Lines for what has changed since `before`; all stages the first time. Progress counts in tenths."""
+    earlier = {stage.name: _shown_in_line(stage) for stage in before.stages} if before else {}
+    lines = [plain_line(stage) for stage in after.stages if earlier.get(stage.name) != _shown_in_line(stage)]
+    if before is None or before.state != after.state:
+        lines.append(f"run: {after.state}")
+    if after.problem and (before is None or before.problem != after.problem):
+        lines.append(f"slurm: {after.problem}")
+    return lines
+
+
+def _shown_in_line(stage: StageState) -> tuple[object, ...]:
+    tenth = 10 * stage.progress.done // max(1, stage.progress.total) if stage.progress else None
+    return stage.state, stage.message, stage.restarts, tenth

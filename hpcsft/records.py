@@ -1,0 +1,148 @@
+"""What passes through a run directory: atomic JSON, append-only JSONL, and the typed records of both.
+
+A file is written under a temporary name, flushed, fsynced and renamed, and its folder is fsynced: a reader sees the
+old file or the new one, never a part, also after a power cut. JSONL files are only appended to, one whole line per
+write; a line that a killed writer left torn at the end is skipped by readers and cut off by the next writer.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Iterator
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+
+def now() -> str:
+    """The time in UTC, ISO 8601, to the millisecond."""
+    return datetime.now(timezone.utc).isoformat(timespec="milliseconds")
+
+
+def fsync_folder(folder: Path) -> None:
+    """Make renames and new names inside `folder` durable."""
+    fd = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replace `path` by `text` in one step (0600 unless the umask is stricter)."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.{time.monotonic_ns()}.tmp")
+    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        with open(fd, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    fsync_folder(path.parent)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Replace `path` by `value` as indented JSON, in one step. NaN and infinities are refused (ValueError)."""
+    if isinstance(value, BaseModel):
+        value = value.model_dump(mode="json")
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """The JSON document in `path`; raises FileNotFoundError, OSError or ValueError as the file deserves."""
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def append_jsonl(path: Path, *rows: Any) -> None:
+    """Append one line per row with a single write, then fsync. A torn last line is ended first."""
+    text = "".join(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows)
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
+    try:
+        size = os.fstat(fd).st_size
+        if size and os.pread(fd, 1, size - 1) != b"\n":
+            text = "\n" + text  # readers skip the torn line in between
+        os.write(fd, text.encode("utf-8"))
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def read_jsonl(path: Path) -> Iterator[Any]:
+    """Every whole row of `path`, none if it does not exist; lines that a killed writer tore are skipped."""
+    try:
+        file = open(path, "rb")  # noqa: SIM115 (closed below; a missing file is no error)
+    except FileNotFoundError:
+        return
+    with file:
+        for line in file:
+            try:
+                yield json.loads(line)
+            except ValueError:
+                continue
+
+
+class Record(BaseModel):
+    """Base of the typed records; unknown keys of a newer version are ignored when reading."""
+
+    model_config = ConfigDict(frozen=True)
+
+
+class Progress(Record):
+    """How far a stage is, in its own unit (rows, steps, prompts, verdicts)."""
+
+    done: int
+    total: int
+    unit: str
+
+
+class StageStatus(Record):
+    """status/STAGE[-INDEX].json: what one task of a stage last said about itself."""
+
+    stage: str
+    index: int
+    state: Literal["running", "done", "failed"]
+    attempt: int
+    """1 for the first start of this task, one more at each start after a requeue."""
+    job_id: str
+    restart: int = 0
+    """Slurm's own count of requeues of this job."""
+    host: str = ""
+    message: str | None = None
+    hint: str | None = None
+    log: str | None = None
+    """Path of the log that tells more, relative to the run directory."""
+    progress: Progress | None = None
+    started: str = ""
+    updated: str = ""
+
+
+class SubmittedStage(Record):
+    """One stage as it was handed to the cluster."""
+
+    stage: str
+    job_id: str
+    """Slurm's id of the job (of the whole array, if it is one); `local-PID` of the driver without Slurm."""
+    depends_on: list[str]
+    """Job ids that must end well first."""
+    tasks: int
+    """Size of the job array; 1 for a plain job."""
+    submitted: str
+
+
+class Submission(Record):
+    """submission.json: everything that was submitted for a run, oldest first; resubmitted stages stand again."""
+
+    cluster: Literal["slurm", "local"]
+    host: str
+    jobs: list[SubmittedStage] = []
+
+    def latest(self) -> dict[str, SubmittedStage]:
+        """The last submission of each stage, in the order of the plan."""
+        return {job.stage: job for job in self.jobs}

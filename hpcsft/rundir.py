@@ -1,0 +1,94 @@
+"""Every path of a run directory, named once."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from hpcsft.errors import RunNotFoundError
+from hpcsft.records import StageStatus, Submission, read_json, write_json
+
+
+class RunDir:
+    """A run directory: the only thing that the login node and the compute nodes share.
+
+    The layout is part of the contract with users; nothing else in hpcsft joins these paths by hand.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]):
+        self.path = Path(path).absolute()
+        self.spec = self.path / "spec.json"
+        self.plan = self.path / "plan.json"
+        self.provenance = self.path / "provenance.json"
+        self.submission = self.path / "submission.json"
+        self.cancelled = self.path / "CANCELLED"
+        self.attempts = self.path / "attempts.jsonl"
+        self.metrics = self.path / "metrics.jsonl"
+        self.validation = self.path / "validation.jsonl"
+        self.code = self.path / "code"
+        self.status = self.path / "status"
+        self.logs = self.path / "logs"
+        self.submitit = self.path / "submitit"
+        self.data = self.path / "data"
+        self.manifest = self.data / "manifest.json"
+        self.audit = self.data / "audit.json"
+        self.checkpoints = self.path / "checkpoints"
+        self.models = self.path / "models"
+        self.evaluate = self.path / "evaluate"
+        self.report = self.path / "report"
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str]) -> RunDir:
+        """An existing run directory; raises RunNotFoundError otherwise."""
+        run = cls(path)
+        if not run.spec.is_file():
+            hint = "a run directory is what submit printed: RUNS_DIR/NAME-HASH, with a spec.json inside"
+            raise RunNotFoundError(f"{path}: no run here", hint)
+        return run
+
+    def create(self) -> None:
+        """Make the directory and its folders, private to the user (0700). Parents keep the user's own umask."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        for folder in (self.path, self.status, self.logs, self.submitit, self.data):
+            folder.mkdir(mode=0o700, exist_ok=True)
+
+    def status_file(self, stage: str, index: int, tasks: int) -> Path:
+        """status/STAGE.json, or status/STAGE-INDEX.json for a stage of several tasks."""
+        return self.status / (f"{stage}-{index}.json" if tasks > 1 else f"{stage}.json")
+
+    def log_folder(self, stage: str, job_id: str, restart: int) -> Path:
+        """logs/STAGE/JOBID_RESTART: one folder per attempt, so that a requeue never overwrites a log."""
+        return self.logs / stage / f"{job_id}_{restart}"
+
+    def step_folder(self, step: int) -> Path:
+        """checkpoints/step-000200."""
+        return self.checkpoints / f"step-{step:06d}"
+
+    def epoch_model(self, epoch: int) -> Path:
+        """models/epoch-1: the export of an epoch (counted from 1)."""
+        return self.models / f"epoch-{epoch}"
+
+    def read_submission(self) -> Submission | None:
+        """What was submitted for this run, None before the first job."""
+        try:
+            return Submission.model_validate(read_json(self.submission))
+        except FileNotFoundError:
+            return None
+
+    def write_submission(self, submission: Submission) -> None:
+        """Replace submission.json in one step."""
+        write_json(self.submission, submission)
+
+    def read_status(self, stage: str, index: int, tasks: int) -> StageStatus | None:
+        """What one task of a stage last said about itself, None before its first start."""
+        try:
+            return StageStatus.model_validate(read_json(self.status_file(stage, index, tasks)))
+        except FileNotFoundError:
+            return None
+
+    def read_statuses(self) -> Iterator[StageStatus]:
+        """The last word of every task that has started."""
+        for file in sorted(self.status.glob("*.json")):
+            if not file.name.startswith("."):
+                yield StageStatus.model_validate(read_json(file))

@@ -1,0 +1,136 @@
+"""The `cluster` section: where it runs."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, PositiveFloat, PositiveInt, field_validator
+
+from hpcsft.spec.base import Section, SlurmWord, TimeLimit
+
+SBATCH_OWNED = {
+    "partition": "partition",
+    "account": "account",
+    "qos": "qos",
+    "constraint": "constraint",
+    "cpus-per-task": "cpus_per_task",
+    "mem": "mem_gb",
+    "time": "time",
+    "gpus-per-node": "gpus_per_node",
+    "nodes": "train.nodes",
+    "ntasks-per-node": "train.tasks_per_node",
+}
+"""sbatch options that have a field of their own in the `cluster` section."""
+
+SBATCH_DERIVED = ("array", "chdir", "comment", "dependency", "error", "job-name", "kill-on-invalid-dep", "output", "signal")
+"""sbatch options that hpcsft sets itself."""
+
+Count = Annotated[int, Field(ge=0)]
+
+
+class Resources(Section):
+    """What one job asks for. In a stage's section, what is left out comes from the `cluster` section."""
+
+    partition: SlurmWord | None = None
+    """Slurm partition; null is the cluster's default."""
+
+    account: SlurmWord | None = None
+    """Account that is charged."""
+
+    qos: SlurmWord | None = None
+    """Quality of service."""
+
+    constraint: SlurmWord | None = None
+    """Features that the nodes must have."""
+
+    cpus_per_task: PositiveInt | None = None
+    """CPUs of each task."""
+
+    mem_gb: PositiveFloat | None = None
+    """Memory per node in GB; null is the cluster's default."""
+
+    time: TimeLimit | None = None
+    """Time limit, as Slurm writes it: 12:00:00, 1-00:00:00."""
+
+
+class ArrayResources(Resources):
+    """A stage that runs as an array of one-task jobs."""
+
+    gpus_per_node: Count | None = None
+    """GPUs of each task of the array."""
+
+
+class PreprocessResources(Resources):
+    """Resources of preprocessing."""
+
+    tasks: PositiveInt = 1
+    """Size of the job array. The result does not depend on it."""
+
+
+class TrainResources(Resources):
+    """Resources of training."""
+
+    nodes: PositiveInt = 1
+    """Nodes of the job."""
+
+    gpus_per_node: Count | None = None
+    """GPUs of each node, one task for each; 0 trains on CPU processes."""
+
+    tasks_per_node: PositiveInt | None = None
+    """Processes per node; by default one per GPU. Only for training on CPUs."""
+
+
+class ClusterSpec(Resources):
+    """Where the jobs run. Values here are the defaults of all stages."""
+
+    kind: Literal["auto", "slurm", "local"] = "auto"
+    """slurm, local (this machine, in the background), or auto: slurm where there is an sbatch."""
+
+    gpus_per_node: Count = 0
+    """GPUs of each node for training, generating and judging, unless the stage says otherwise."""
+
+    setup: list[str] = []
+    """Shell lines that run at the start of every job, such as `module load cuda`. They are run as they stand."""
+
+    env: dict[Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")], str] = {}
+    """Environment variables of every job. Not for secrets: they are written into the run directory."""
+
+    array_parallelism: PositiveInt = 16
+    """Tasks of one array that may run at once."""
+
+    sbatch: dict[Annotated[str, Field(pattern=r"^[a-z][a-z-]*$")], SlurmWord | bool | int] = {}
+    """Further sbatch options by their long names, such as {"exclude": "n7", "requeue": true}."""
+
+    preprocess: PreprocessResources = PreprocessResources()
+    """Resources of preprocessing (CPU only)."""
+
+    train: TrainResources = TrainResources()
+    """Resources of training."""
+
+    generate: ArrayResources = ArrayResources()
+    """Resources of each task that generates."""
+
+    judge: ArrayResources = ArrayResources()
+    """Resources of judging."""
+
+    report: Resources = Resources()
+    """Resources of the report."""
+
+    @field_validator("sbatch")
+    @classmethod
+    def _no_second_source(cls, value: dict[str, Any]) -> dict[str, Any]:
+        for option in value:
+            if option in SBATCH_OWNED:
+                raise ValueError(f"--{option} has a field of its own: cluster.{SBATCH_OWNED[option]}")
+            if option in SBATCH_DERIVED:
+                raise ValueError(f"--{option} is set by hpcsft")
+        return value
+
+    def resolved(self, stage: str) -> dict[str, Any]:
+        """The values of one stage's section, gaps filled from the cluster's own."""
+        section: Resources = getattr(self, stage)
+        values = section.model_dump()
+        for key in values:
+            if values[key] is None:
+                values[key] = getattr(self, key, None)
+        return values

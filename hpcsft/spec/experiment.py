@@ -1,0 +1,100 @@
+"""The whole spec, and the rules that span sections."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+
+from pydantic import NonNegativeInt, model_validator
+
+from hpcsft.spec.base import Name, ScriptPath, Section
+from hpcsft.spec.cluster import ClusterSpec
+from hpcsft.spec.data import DataSpec
+from hpcsft.spec.evaluate import EvaluateSpec
+from hpcsft.spec.model import ModelSpec
+from hpcsft.spec.train import TrainSpec
+
+
+class ExperimentSpec(Section):
+    """One experiment: a model, its data, its training, its evaluation and where they run."""
+
+    name: Name = "run"
+    """Name of the run; part of its directory and of its job names."""
+
+    runs_dir: ScriptPath = "runs"
+    """Folder on the shared filesystem in which run directories are made."""
+
+    seed: NonNegativeInt = 42
+    """Seed of sampling, splits, order and dropout."""
+
+    model: ModelSpec
+    """The model to fine-tune."""
+
+    data: DataSpec
+    """Conversations and how they become supervised tokens."""
+
+    train: TrainSpec = TrainSpec()
+    """Optimization and its distribution over ranks."""
+
+    evaluate: EvaluateSpec | None = None
+    """Answers to held-out prompts, compared with reference answers; null for none."""
+
+    cluster: ClusterSpec = ClusterSpec()
+    """Where the jobs run."""
+
+    @model_validator(mode="after")
+    def _checkpoints_exist(self) -> ExperimentSpec:
+        if self.evaluate and self.evaluate.checkpoints != "all":
+            allowed = self.all_checkpoints()
+            for name in self.evaluate.checkpoints:
+                if name not in allowed:
+                    raise ValueError(f"evaluate.checkpoints: no checkpoint '{name}'; there will be {', '.join(allowed)}")
+        return self
+
+    @model_validator(mode="after")
+    def _offload_fits(self) -> ExperimentSpec:
+        if self.train.offload == "all" and self.train.zero_stage != 3:
+            raise ValueError("train.offload: 'all' needs zero_stage 3; 'optimizer' works with 1, 2 and 3")
+        if self.train.offload == "optimizer" and self.train.zero_stage == 0:
+            raise ValueError("train.offload: 'optimizer' needs zero_stage 1, 2 or 3")
+        return self
+
+    def all_checkpoints(self) -> list[str]:
+        """base, epoch-1, epoch-2, ..."""
+        return ["base"] + [f"epoch-{epoch}" for epoch in range(1, self.train.epochs + 1)]
+
+    def evaluated_checkpoints(self) -> list[str]:
+        """The checkpoints that are evaluated, in the order of training."""
+        if self.evaluate is None:
+            return []
+        wanted = self.evaluate.checkpoints
+        return [name for name in self.all_checkpoints() if wanted == "all" or name in wanted]
+
+    def absolute(self) -> ExperimentSpec:
+        """The same spec with every local path made absolute."""
+        spec = self.model_dump(mode="json")
+        spec["runs_dir"] = _absolute(self.runs_dir)
+        spec["model"]["path"] = _absolute(self.model.path)
+        spec["data"]["train"] = [_absolute(path) for path in self.data.train]
+        if isinstance(self.data.validation, list):
+            spec["data"]["validation"] = [_absolute(path) for path in self.data.validation]
+        if self.evaluate:
+            spec["evaluate"]["prompts"] = _absolute(self.evaluate.prompts)
+            if self.evaluate.judge.kind == "local":
+                spec["evaluate"]["judge"]["model"] = _absolute(self.evaluate.judge.model)
+        return ExperimentSpec.model_validate(spec)
+
+    def digest(self) -> str:
+        """Eight hexadecimal digits that name this spec: the same spec, the same run directory."""
+        canonical = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(canonical.encode()).hexdigest()[:8]
+
+    @property
+    def run_path(self) -> str:
+        """RUNS_DIR/NAME-HASH8."""
+        return os.path.join(self.runs_dir, f"{self.name}-{self.digest()}")
+
+
+def _absolute(path: str) -> str:
+    return os.path.abspath(os.path.expanduser(path))

@@ -1,0 +1,94 @@
+"""The `train` section: how it learns."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, PositiveFloat, PositiveInt, field_validator
+
+from hpcsft.spec.base import Section
+
+OWNED_BY_SPEC = {
+    "train_batch_size": "train.global_batch_size",
+    "train_micro_batch_size_per_gpu": "train.micro_batch_size",
+    "gradient_accumulation_steps": "train.global_batch_size",
+    "gradient_clipping": "train.max_grad_norm",
+    "optimizer": "train.optimizer",
+    "scheduler": "train.scheduler",
+    "bf16": "model.dtype",
+    "fp16": "model.dtype",
+    "zero_optimization.stage": "train.zero_stage",
+    "zero_optimization.offload_optimizer": "train.offload",
+    "zero_optimization.offload_param": "train.offload",
+}
+"""DeepSpeed keys that the spec decides, and where."""
+
+
+class CheckpointSpec(Section):
+    """When training states are saved."""
+
+    every_steps: PositiveInt = 100
+    """Save after so many steps; each epoch's end saves too."""
+
+    every_minutes: PositiveFloat | None = None
+    """Also save when so many minutes have passed since the last save."""
+
+    keep_last: PositiveInt = 2
+    """Keep so many checkpoints; older ones are removed after a newer one is complete."""
+
+
+class TrainSpec(Section):
+    """Optimization and its distribution over ranks."""
+
+    epochs: PositiveInt = 3
+    """Passes over the training rows. Each ends with a validation loss and an export of the model."""
+
+    global_batch_size: PositiveInt = 64
+    """Rows of max_length per optimizer step over all ranks; accumulation steps are derived from it."""
+
+    micro_batch_size: PositiveInt = 2
+    """Rows of max_length that one rank computes at a time."""
+
+    optimizer: Literal["adamw"] = "adamw"
+    """AdamW with betas 0.9 and 0.999, epsilon 1e-8."""
+
+    learning_rate: PositiveFloat = 1e-5
+    """Peak learning rate."""
+
+    scheduler: Literal["cosine", "linear", "constant"] = "cosine"
+    """Course of the learning rate after the warm-up: cosine or linear to zero, or constant."""
+
+    warmup_ratio: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Share of all steps in which the learning rate rises from zero."""
+
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    """Decoupled weight decay."""
+
+    max_grad_norm: Annotated[float, Field(ge=0)] = 1.0
+    """Clip the global gradient norm to this; 0 for no clipping."""
+
+    zero_stage: Literal[0, 1, 2, 3] = 2
+    """What DeepSpeed shards over the ranks: 1 optimizer states, 2 also gradients, 3 also parameters."""
+
+    offload: Literal["none", "optimizer", "all"] = "none"
+    """Keep optimizer states (optimizer), or also parameters (all, ZeRO 3 only), in the memory of the host."""
+
+    master_weights: Literal[True] = True
+    """Keep float32 master weights in the optimizer; without them a bfloat16 step at 1e-5 changes almost nothing."""
+
+    deepspeed: dict[str, Any] = {}
+    """Further DeepSpeed settings, merged over the derived ones. Keys that the spec decides are refused."""
+
+    checkpoint: CheckpointSpec = CheckpointSpec()
+    """When training states are saved."""
+
+    @field_validator("deepspeed")
+    @classmethod
+    def _no_second_source(cls, value: dict[str, Any]) -> dict[str, Any]:
+        for key, owner in OWNED_BY_SPEC.items():
+            node: Any = value
+            for part in key.split("."):
+                node = node.get(part) if isinstance(node, dict) else None
+            if node is not None:
+                raise ValueError(f"{key} is decided by {owner}; set it there")
+        return value

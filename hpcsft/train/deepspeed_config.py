@@ -1,0 +1,49 @@
+"""The DeepSpeed configuration that a spec means. Pure: also shown by the dry run."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hpcsft.spec import ExperimentSpec
+
+NEVER_PRINT = 10**9
+
+
+def deepspeed_config(spec: ExperimentSpec, accumulation_steps: int, on_gpu: bool) -> dict[str, Any]:
+    """The configuration for deepspeed.initialize, with `train.deepspeed` merged over what follows from the spec."""
+    train = spec.train
+    optimizer: dict[str, Any] = {
+        "lr": train.learning_rate,
+        "betas": [0.9, 0.999],
+        "eps": 1e-8,
+        "weight_decay": train.weight_decay,
+    }
+    if not on_gpu:
+        optimizer["torch_adam"] = True  # DeepSpeed's own CPU Adam would be compiled at the first start
+    zero: dict[str, Any] = {"stage": train.zero_stage}
+    if train.offload in ("optimizer", "all"):
+        zero["offload_optimizer"] = {"device": "cpu", "pin_memory": on_gpu}
+    if train.offload == "all":
+        zero["offload_param"] = {"device": "cpu", "pin_memory": on_gpu}
+    config: dict[str, Any] = {
+        "train_batch_size": train.global_batch_size,
+        "train_micro_batch_size_per_gpu": train.micro_batch_size,
+        "gradient_accumulation_steps": accumulation_steps,
+        "gradient_clipping": train.max_grad_norm,
+        "optimizer": {"type": "AdamW", "params": optimizer},
+        "bf16": {"enabled": spec.model.dtype == "bfloat16"},
+        "zero_optimization": zero,
+        "steps_per_print": NEVER_PRINT,
+    }
+    if train.offload != "none" and not on_gpu:
+        config["zero_force_ds_cpu_optimizer"] = False
+    return merge(config, train.deepspeed)
+
+
+def merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    """`base` with the values of `over`, section by section; neither is changed."""
+    merged = dict(base)
+    for key, value in over.items():
+        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
+        merged[key] = merge(merged[key], value) if both else value
+    return merged

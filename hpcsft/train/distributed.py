@@ -1,0 +1,82 @@
+"""Ranks that find each other: environment, rendezvous and the few collectives that training needs."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from datetime import timedelta
+
+import torch
+import torch.distributed as dist
+
+from hpcsft.stage import StageContext, TaskIdentity
+
+FIRST_PORT, NUM_PORTS = 20000, 12000
+"""Rendezvous ports: below the range from which Linux hands out ephemeral ports."""
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """The group of training processes."""
+
+    rank: int
+    world_size: int
+    device: torch.device
+
+    @property
+    def leader(self) -> bool:
+        """Is this rank 0, the one that writes?"""
+        return self.rank == 0
+
+    def sum(self, *values: float) -> list[float]:
+        """Each value summed over all ranks, in float64."""
+        tensor = torch.tensor(values, dtype=torch.float64, device=self.device)
+        dist.all_reduce(tensor)
+        return tensor.tolist()
+
+    def all_agree(self, value: bool) -> bool:
+        """Is `value` true on every rank?"""
+        return self.sum(0.0 if value else 1.0)[0] == 0.0
+
+    def barrier(self) -> None:
+        """Wait until every rank is here."""
+        dist.barrier()
+
+
+def export_environment(task: TaskIdentity) -> None:
+    """Set the variables that torch.distributed and DeepSpeed read. Call before DeepSpeed is imported."""
+    os.environ["RANK"] = str(task.rank)
+    os.environ["WORLD_SIZE"] = str(task.world_size)
+    os.environ["LOCAL_RANK"] = str(task.local_rank)
+    os.environ.setdefault("LOCAL_SIZE", os.environ.get("SLURM_NTASKS_PER_NODE", str(task.world_size)))
+    os.environ.setdefault("MASTER_ADDR", os.environ.get("SLURM_LAUNCH_NODE_IPADDR", "127.0.0.1"))
+    os.environ.setdefault("MASTER_PORT", str(rendezvous_port(task.job_id, task.restart)))
+
+
+def rendezvous_port(job_id: str, restart: int) -> int:
+    """A port that all ranks of one attempt derive alike and that the next attempt does not share."""
+    number = int("".join(re.findall(r"\d+", job_id)) or 0)
+    return FIRST_PORT + (number * 37 + restart) % NUM_PORTS
+
+
+def start_ranks(context: StageContext, on_gpu: bool) -> Ranks:
+    """Join the group: nccl with one GPU per rank, gloo on CPUs."""
+    import deepspeed
+
+    task = context.task
+    if on_gpu:
+        torch.cuda.set_device(task.local_rank)
+        device = torch.device("cuda", task.local_rank)
+    else:
+        device = torch.device("cpu")
+        threads = context.stage.cpus_per_task or len(os.sched_getaffinity(0)) // context.stage.tasks_per_node
+        torch.set_num_threads(max(1, threads))
+        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False  # gloo alone: no compiler on the node
+    deepspeed.init_distributed(
+        dist_backend="nccl" if on_gpu else "gloo",
+        auto_mpi_discovery=False,
+        timeout=timedelta(minutes=30),
+        verbose=False,
+    )
+    return Ranks(task.rank, task.world_size, device)

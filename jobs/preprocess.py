@@ -1,0 +1,18 @@
+"""Conversations -> supervised tokens in Arrow shards. Usage: python jobs/preprocess.py RUN_DIR [INDEX]"""
+
+import sys
+from pathlib import Path
+
+sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+from hpcsft.stage import StageContext, run_stage
+
+
+def body(context: StageContext) -> None:
+    from hpcsft.data.preprocess import preprocess
+
+    preprocess(context)
+
+
+if __name__ == "__main__":
+    run_stage("preprocess", body)

@@ -1,0 +1,40 @@
+"""Submit again what a failed or cancelled run still needs. What is done is not done again."""
+
+import argparse
+import sys
+from pathlib import Path
+
+sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+from hpcsft.cluster.submit import submit_stages
+from hpcsft.errors import EXIT_OK, report_errors
+from hpcsft.monitor.app import look
+from hpcsft.plan import Plan
+from hpcsft.records import read_json
+from hpcsft.rundir import RunDir
+from hpcsft.spec import ExperimentSpec
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="resume.py", description=__doc__)
+    parser.add_argument("run_dir", metavar="RUN_DIR")
+    run = RunDir.open(parser.parse_args(argv).run_dir)
+    state = look(run)
+    if state.state in ("pending", "running"):
+        print(f"{run.path} is {state.state}; nothing to resume")
+        return EXIT_OK
+    missing = [stage.name for stage in state.stages if stage.state in ("failed", "cancelled", "unsubmitted")]
+    if not missing:
+        print(f"{run.path} is done; nothing to resume")
+        return EXIT_OK
+    spec = ExperimentSpec.model_validate(read_json(run.spec))
+    plan = Plan.model_validate(read_json(run.plan))
+    run.cancelled.unlink(missing_ok=True)
+    for job in submit_stages(spec, plan, run, missing, done=set(plan.stage_names) - set(missing)):
+        print(f"{job.stage:<14} job {job.job_id}")
+    return EXIT_OK
+
+
+if __name__ == "__main__":
+    sys.exit(report_errors(main))

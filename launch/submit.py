@@ -1,0 +1,75 @@
+"""Turn a spec into jobs: preprocess, train, generate, judge, report. Returns at once; the jobs go on without it."""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+from hpcsft.cluster.submit import check_stages, cluster_kind, submit_experiment
+from hpcsft.errors import EXIT_OK, report_errors
+from hpcsft.inputs import check_inputs
+from hpcsft.plan import make_plan
+from hpcsft.spec import load_spec
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="submit.py", description=__doc__)
+    parser.add_argument("spec", metavar="SPEC.json", help="the experiment")
+    parser.add_argument("--set", metavar="PATH=VALUE", action="append", default=[], dest="overrides",
+                        help="override a field, such as train.learning_rate=2e-5; may be repeated")
+    parser.add_argument("--dry-run", action="store_true", help="show all that would be done, write nothing")
+    parser.add_argument("--json", action="store_true", help="print one JSON document instead of text")
+    parser.add_argument("--watch", action="store_true", help="stay and show the run until it ends")
+    parser.add_argument("--stages", metavar="A,B", help="submit only these stages")
+    parser.add_argument("--cluster", choices=["auto", "slurm", "local"], help="override cluster.kind")
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command; returns the exit code."""
+    arguments = parser().parse_args(argv)
+    overrides = arguments.overrides + ([f"cluster.kind={arguments.cluster}"] if arguments.cluster else [])
+    spec = load_spec(arguments.spec, overrides)
+    plan = make_plan(spec)
+    stages = check_stages(plan, arguments.stages.split(",") if arguments.stages else None)
+    kind = cluster_kind(spec)
+    facts = check_inputs(spec)
+    if arguments.dry_run:
+        from hpcsft.cluster.dry_run import dry_run, dry_run_text
+
+        document = dry_run(spec, plan, facts, kind, stages)
+        print(json.dumps(document, indent=2) if arguments.json else dry_run_text(document))
+        return EXIT_OK
+    run, jobs, submitted = submit_experiment(spec, plan, stages, sys.argv if argv is None else ["submit", *argv])
+    if arguments.json:
+        rows = [{key: getattr(job, key) for key in ("stage", "job_id", "depends_on", "tasks")} for job in jobs]
+        print(json.dumps({"run_dir": str(run.path), "jobs": rows}, indent=2), flush=True)
+    else:
+        print(f"run directory  {run.path}" + ("" if submitted else "  (this spec has been submitted before)"))
+        for job in jobs:
+            print(f"{job.stage:<14} job {job.job_id}" + (f", array of {job.tasks}" if job.tasks > 1 else ""))
+        for verb, what in (("monitor", "see how it goes"), ("logs", "read a log"), ("cancel", "stop it"),
+                           ("resume", "submit again what failed")):
+            print(f"{what:<25} python launch/{verb}.py {run.path}")
+        sys.stdout.flush()
+    return watch_run(run, arguments.json) if arguments.watch else EXIT_OK
+
+
+def watch_run(run, quiet: bool) -> int:
+    """Show the run until it ends, then its table."""
+    from rich.console import Console
+
+    from hpcsft.monitor.app import watch
+
+    state = watch(run, console=Console(stderr=quiet))
+    table = run.report / "report.md"
+    if state.state == "done" and table.exists() and not quiet:
+        print(f"\n{table.read_text(encoding='utf-8')}\nreport  {run.report}")
+    return state.exit_code
+
+
+if __name__ == "__main__":
+    sys.exit(report_errors(main))
