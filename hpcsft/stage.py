@@ -190,4 +190,6 @@ def _journal(context: StageContext, event: str, message: str | None = None) -> N
 def require(path: os.PathLike[str], produced_by: str) -> None:
     """Raise InputError if `path`, which the stage `produced_by` leaves, is not there."""
     if not os.path.exists(path):
-        raise InputError(f"{path} is missing", f"run the stage '{produced_by}' first: python jobs/{produced_by}.py RUN_DIR")
+        raise InputError(
+            f"{path} is missing", f"run the stage '{produced_by}' first: python jobs/{produced_by}.py RUN_DIR"
+        )

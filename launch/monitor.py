@@ -19,8 +19,12 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("run_dirs", metavar="RUN_DIR", nargs="*", help="run directory; default: the newest in runs/")
     parser.add_argument("--once", action="store_true", help="show the state once, and tell it by the exit code")
     parser.add_argument("--json", action="store_true", help="with --once: one JSON document per run")
-    parser.add_argument("--display", choices=["auto", "live", "plain"], default="auto",
-                        help="live screen or one line per change; auto looks whether this is a terminal")
+    parser.add_argument(
+        "--display",
+        choices=["auto", "live", "plain"],
+        default="auto",
+        help="live screen or one line per change; auto looks whether this is a terminal",
+    )
     return parser
 
 

@@ -18,8 +18,14 @@ def parser() -> argparse.ArgumentParser:
     """The command line."""
     parser = argparse.ArgumentParser(prog="submit.py", description=__doc__)
     parser.add_argument("spec", metavar="SPEC.json", help="the experiment")
-    parser.add_argument("--set", metavar="PATH=VALUE", action="append", default=[], dest="overrides",
-                        help="override a field, such as train.learning_rate=2e-5; may be repeated")
+    parser.add_argument(
+        "--set",
+        metavar="PATH=VALUE",
+        action="append",
+        default=[],
+        dest="overrides",
+        help="override a field, such as train.learning_rate=2e-5; may be repeated",
+    )
     parser.add_argument("--dry-run", action="store_true", help="show all that would be done, write nothing")
     parser.add_argument("--json", action="store_true", help="print one JSON document instead of text")
     parser.add_argument("--watch", action="store_true", help="stay and show the run until it ends")
@@ -51,8 +57,12 @@ def main(argv: list[str] | None = None) -> int:
         print(f"run directory  {run.path}" + ("" if submitted else "  (this spec has been submitted before)"))
         for job in jobs:
             print(f"{job.stage:<14} job {job.job_id}" + (f", array of {job.tasks}" if job.tasks > 1 else ""))
-        for verb, what in (("monitor", "see how it goes"), ("logs", "read a log"), ("cancel", "stop it"),
-                           ("resume", "submit again what failed")):
+        for verb, what in (
+            ("monitor", "see how it goes"),
+            ("logs", "read a log"),
+            ("cancel", "stop it"),
+            ("resume", "submit again what failed"),
+        ):
             print(f"{what:<25} python launch/{verb}.py {run.path}")
         sys.stdout.flush()
     return watch_run(run, arguments.json) if arguments.watch else EXIT_OK

@@ -51,12 +51,16 @@ def dry_run_text(document: dict[str, Any]) -> str:
         f"model            {model['architecture']}{size}",
         f"data             {len(inputs['data_files'])} file(s), {inputs['data_bytes'] / 1e6:,.1f} MB",
         f"prompts          {inputs['num_prompts']}",
-        f"global batch     {batch['global_batch_size']} = {batch['world_size']} ranks x {batch['micro_batch_size']} rows "
-        f"x {batch['accumulation_steps']} accumulation steps; at most {batch['tokens_per_step']:,} tokens a step",
+        f"global batch     {batch['global_batch_size']} = {batch['world_size']} ranks "
+        f"x {batch['micro_batch_size']} rows x {batch['accumulation_steps']} accumulation steps; at most {batch['tokens_per_step']:,} tokens a step",
     ]
     if memory:
-        parts = ", ".join(f"{part} {memory[f'{part}_bytes'] / GIB:.2f}" for part in ("parameters", "gradients", "optimizer"))
-        lines.append(f"memory per rank  {memory['states_bytes'] / GIB:.2f} GiB of model states ({parts}); activations on top")
+        parts = ", ".join(
+            f"{part} {memory[f'{part}_bytes'] / GIB:.2f}" for part in ("parameters", "gradients", "optimizer")
+        )
+        lines.append(
+            f"memory per rank  {memory['states_bytes'] / GIB:.2f} GiB of model states ({parts}); activations on top"
+        )
         lines.append(f"a checkpoint     {memory['checkpoint_bytes'] / GIB:.2f} GiB")
     lines.append(f"GPU-hours        at most {document['gpu_hours_limit']:,.1f}, if every job ran to its time limit")
     lines += ["", "DeepSpeed configuration", json.dumps(document["deepspeed"], indent=2)]
@@ -64,5 +68,7 @@ def dry_run_text(document: dict[str, Any]) -> str:
         after = f" after {', '.join(stage['depends_on'])}" if stage["depends_on"] else ""
         array = f", array of {stage['tasks']}" if stage["tasks"] > 1 else ""
         lines += ["", f"== {stage['stage']}{after}{array}"]
-        lines.append(stage["sbatch"] or f"python jobs/{stage['stage']}.py RUN_DIR, started by the driver on this machine")
+        lines.append(
+            stage["sbatch"] or f"python jobs/{stage['stage']}.py RUN_DIR, started by the driver on this machine"
+        )
     return "\n".join(lines)

@@ -18,7 +18,16 @@ from hpcsft.rundir import RunDir
 from hpcsft.spec import ExperimentSpec
 
 QUERY_TIMEOUT_S = 30
-TERMINAL = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY", "BOOT_FAIL", "DEADLINE")
+TERMINAL = (
+    "COMPLETED",
+    "FAILED",
+    "CANCELLED",
+    "TIMEOUT",
+    "NODE_FAIL",
+    "OUT_OF_MEMORY",
+    "BOOT_FAIL",
+    "DEADLINE",
+)
 
 
 class QueueEntry(NamedTuple):

@@ -15,7 +15,17 @@ from typing import Any
 from hpcsft.errors import HpcsftError
 from hpcsft.records import now
 
-PACKAGES = ("torch", "transformers", "deepspeed", "datasets", "submitit", "pydantic", "rich", "pyarrow", "numpy")
+PACKAGES = (
+    "torch",
+    "transformers",
+    "deepspeed",
+    "datasets",
+    "submitit",
+    "pydantic",
+    "rich",
+    "pyarrow",
+    "numpy",
+)
 
 
 def source_root() -> Path:

@@ -1,0 +1,1 @@
+"""From files of conversations to micro batches of supervised tokens."""

@@ -96,9 +96,7 @@ class RowMaker:
 
     def rows(self, numbers: Sequence[int], conversations: Sequence[Conversation]) -> Iterator[Row]:
         """The rows of `conversations`, whose numbers are given for the record."""
-        for number, given, turns in zip(
-            numbers, conversations, self.encoder.conversations(conversations), strict=True
-        ):
+        for number, given, turns in zip(numbers, conversations, self.encoder.conversations(conversations), strict=True):
             made = 0
             for part in self._parts(given, turns):
                 for row in self._masked(number, part):

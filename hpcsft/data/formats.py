@@ -1,9 +1,9 @@
 """The shapes in which people keep conversations, turned into one. Pure, and light enough for a login node.
 
-    ultrachat   {"id": ..., "data": ["question", "answer", ...]}
-    messages    {"messages": [{"role": "user", "content": "..."}, ...]}
-    sharegpt    {"conversations": [{"from": "human", "value": "..."}, ...]}
-    alpaca      {"instruction": "...", "input": "...", "output": "..."}
+ultrachat   {"id": ..., "data": ["question", "answer", ...]}
+messages    {"messages": [{"role": "user", "content": "..."}, ...]}
+sharegpt    {"conversations": [{"from": "human", "value": "..."}, ...]}
+alpaca      {"instruction": "...", "input": "...", "output": "..."}
 """
 
 from __future__ import annotations
@@ -28,7 +28,13 @@ class Turn(NamedTuple):
 Conversation = list[Turn]
 """An optional system turn, then user and assistant in turn, ending with the assistant."""
 
-_SHAREGPT_ROLES = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system"}
+_SHAREGPT_ROLES = {
+    "human": "user",
+    "user": "user",
+    "gpt": "assistant",
+    "assistant": "assistant",
+    "system": "system",
+}
 
 
 def conversation_of(row: Any, format: str = "auto") -> Conversation:
@@ -94,7 +100,9 @@ def _role_list(key: str, role_key: str, text_key: str) -> Callable[[dict[str, An
                 raise RowError(f"{where} is {type(item).__name__}, expected an object")
             role = _SHAREGPT_ROLES.get(_text(item.get(role_key), f"{where}.{role_key}"))
             if role is None:
-                raise RowError(f"{where}.{role_key} is '{item[role_key]}', expected one of {', '.join(_SHAREGPT_ROLES)}")
+                raise RowError(
+                    f"{where}.{role_key} is '{item[role_key]}', expected one of {', '.join(_SHAREGPT_ROLES)}"
+                )
             turns.append(Turn(role, _text(item.get(text_key), f"{where}.{text_key}")))
         return turns
 

@@ -54,7 +54,13 @@ class TrainingOrder:
     """
 
     def __init__(
-        self, lengths: Sequence[int], micro_batch_size: int, max_length: int, packing: bool, per_step: int, seed: int
+        self,
+        lengths: Sequence[int],
+        micro_batch_size: int,
+        max_length: int,
+        packing: bool,
+        per_step: int,
+        seed: int,
     ):
         self.per_step = per_step
         self.seed = seed

@@ -160,7 +160,9 @@ def _manifest(spec: ExperimentSpec, shards: Sequence[Shard]) -> Manifest:
     if bad_rows and len(bad_rows) > MAX_BAD_SHARE * counts["conversations_read"]:
         bad = bad_rows[0]
         share = f"{len(bad_rows)} of {counts['conversations_read']} rows are no conversations"
-        raise StageError(f"{share}; the first: {bad.file}, row {bad.row}: {bad.reason}", "see data.format in the README")
+        raise StageError(
+            f"{share}; the first: {bad.file}, row {bad.row}: {bad.reason}", "see data.format in the README"
+        )
     manifest = Manifest(fingerprint=fingerprint(spec), shards=list(shards), counts=dict(sorted(counts.items())))
     if not manifest.total("train", "rows"):
         hint = "is data.max_length long enough for one exchange? data/SHARD.json tells what was dropped"

@@ -1,8 +1,8 @@
 """Training rows on disk: Arrow stream files, which `datasets.Dataset.from_file` opens without reading them.
 
-    data/SOURCE-00003.SPLIT.arrow   conversation int64, input_ids list<int32>, labels list<int32>, num_supervised int32
-    data/SOURCE-00003.json          what the shard holds; written last, so its existence means that it is whole
-    data/manifest.json              all shards; written last of all
+data/SOURCE-00003.SPLIT.arrow   conversation int64, input_ids list<int32>, labels list<int32>, num_supervised int32
+data/SOURCE-00003.json          what the shard holds; written last, so its existence means that it is whole
+data/manifest.json              all shards; written last of all
 """
 
 from __future__ import annotations

@@ -75,7 +75,11 @@ def _user_assistant(tokens: SpecialTokens) -> Template:
         if turn.role == "assistant":
             return [*header, Piece(turn.text, True), Piece(eos, True)]
         newline = "" if first else "\n"
-        return [*(start if first else []), Piece(f"{newline}{turn.role.capitalize()}: {turn.text}"), Piece(eos)]
+        return [
+            *(start if first else []),
+            Piece(f"{newline}{turn.role.capitalize()}: {turn.text}"),
+            Piece(eos),
+        ]
 
     return Template("user_assistant", turn, header, eos)
 

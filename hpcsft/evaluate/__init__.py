@@ -1,0 +1,1 @@
+"""Answers to prompts, verdicts on pairs of answers, and win rates."""

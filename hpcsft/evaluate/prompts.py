@@ -9,7 +9,7 @@ from typing import Any
 from hpcsft.errors import InputError
 from hpcsft.records import Record
 
-_SHAPE = 'a JSON array of {"instruction": "...", "output": "the reference answer", "generator": "...", "dataset": "..."}'
+_SHAPE = 'a JSON array of {"instruction": "...", "output": "the reference", "generator": "...", "dataset": "..."}'
 
 
 class Prompt(Record):

@@ -1,0 +1,1 @@
+"""Loading, loss and export of models."""

@@ -7,9 +7,12 @@ from typing import Any
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+from transformers.utils.logging import disable_progress_bar
 
 from hpcsft.data.templates import SpecialTokens
 from hpcsft.errors import InputError
+
+disable_progress_bar()  # its control characters fill log files
 
 
 def load_tokenizer(path: str) -> Any:
@@ -49,6 +52,11 @@ def load_model(path: str, dtype: str = "bfloat16", attention: str = "auto") -> P
         )
     except (OSError, ValueError, KeyError) as error:
         raise InputError(f"{path}: the model does not load: {_first_line(error)}") from None
+
+
+def pick_device() -> torch.device:
+    """The GPU of this task if there is one, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def choose_attention(attention: str) -> str:

@@ -113,7 +113,10 @@ def _stage_state(facts: Facts, stage: StagePlan, blocked: bool) -> StageState:
             messages.append((message, status))
     whole = _whole(states)
     message, status = _telling(messages, states, whole)
-    shown = next((entries[index] for index, state in enumerate(states) if state == "running" and index in entries), None)
+    shown = next(
+        (entries[index] for index, state in enumerate(states) if state == "running" and index in entries),
+        None,
+    )
     return StageState(
         name=stage.name,
         state=whole,
@@ -147,7 +150,13 @@ def _task_state(
     spoke = status is not None and (submitted is None or _is_of(status, submitted))
     held = entry.alive if entry else bool(facts.driver_alive)
     if held:
-        waiting = entry is not None and entry.state in ("PENDING", "REQUEUED", "REQUEUE_HOLD", "PREEMPTED", "SUSPENDED")
+        waiting = entry is not None and entry.state in (
+            "PENDING",
+            "REQUEUED",
+            "REQUEUE_HOLD",
+            "PREEMPTED",
+            "SUSPENDED",
+        )
         if entry is None and status and spoke and status.state == "failed":
             return "failed", status.message  # the driver stops right after this
         running = spoke if entry is None else not waiting

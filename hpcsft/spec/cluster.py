@@ -22,7 +22,17 @@ SBATCH_OWNED = {
 }
 """sbatch options that have a field of their own in the `cluster` section."""
 
-SBATCH_DERIVED = ("array", "chdir", "comment", "dependency", "error", "job-name", "kill-on-invalid-dep", "output", "signal")
+SBATCH_DERIVED = (
+    "array",
+    "chdir",
+    "comment",
+    "dependency",
+    "error",
+    "job-name",
+    "kill-on-invalid-dep",
+    "output",
+    "signal",
+)
 """sbatch options that hpcsft sets itself."""
 
 Count = Annotated[int, Field(ge=0)]

@@ -49,7 +49,9 @@ class ExperimentSpec(Section):
             allowed = self.all_checkpoints()
             for name in self.evaluate.checkpoints:
                 if name not in allowed:
-                    raise ValueError(f"evaluate.checkpoints: no checkpoint '{name}'; there will be {', '.join(allowed)}")
+                    raise ValueError(
+                        f"evaluate.checkpoints: no checkpoint '{name}'; there will be {', '.join(allowed)}"
+                    )
         return self
 
     @model_validator(mode="after")

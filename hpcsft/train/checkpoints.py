@@ -83,7 +83,9 @@ def load_checkpoint(engine: Any, context: StageContext, ranks: Ranks) -> int:
             context.say(f"checkpoint {folder.name} is damaged; falling back to the one before")
             continue
         if complete.world_size != ranks.world_size:
-            message = f"checkpoint {folder.name} was written by {complete.world_size} ranks, this job has {ranks.world_size}"
+            message = (
+                f"checkpoint {folder.name} was written by {complete.world_size} ranks, this job has {ranks.world_size}"
+            )
             raise StageError(message, "resume on the same number of ranks")
         path, _ = engine.load_checkpoint(str(context.run.checkpoints), tag=folder.name)
         if path is None:

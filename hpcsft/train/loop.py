@@ -196,7 +196,12 @@ class Trainer:
         spec = self.context.spec
         per_round = self.ranks.world_size
         order = TrainingOrder(
-            self.held_out.lengths, spec.train.micro_batch_size, spec.data.max_length, True, per_round, spec.seed
+            self.held_out.lengths,
+            spec.train.micro_batch_size,
+            spec.data.max_length,
+            True,
+            per_round,
+            spec.seed,
         )
         self.engine.eval()
         loss_sum = 0.0

