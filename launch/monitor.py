@@ -42,10 +42,7 @@ def main(argv: list[str] | None = None) -> int:
     if arguments.json and not arguments.once:
         parser().error("--json goes with --once")
     runs = [RunDir.open(path) for path in arguments.run_dirs or [newest_run()]]
-    if arguments.once:
-        states = [look(run) for run in runs]
-    else:
-        states = [watch(run, arguments.display) for run in runs]
+    states = [look(run) if arguments.once else watch(run, arguments.display) for run in runs]
     if arguments.once and arguments.json:
         for state in states:
             print(json.dumps(state.model_dump(mode="json"), indent=2, ensure_ascii=False))

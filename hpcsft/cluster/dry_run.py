@@ -52,7 +52,8 @@ def dry_run_text(document: dict[str, Any]) -> str:
         f"data             {len(inputs['data_files'])} file(s), {inputs['data_bytes'] / 1e6:,.1f} MB",
         f"prompts          {inputs['num_prompts']}",
         f"global batch     {batch['global_batch_size']} = {batch['world_size']} ranks "
-        f"x {batch['micro_batch_size']} rows x {batch['accumulation_steps']} accumulation steps; at most {batch['tokens_per_step']:,} tokens a step",
+        f"x {batch['micro_batch_size']} rows x {batch['accumulation_steps']} accumulation steps",
+        f"tokens per step  at most {batch['tokens_per_step']:,}",
     ]
     if memory:
         parts = ", ".join(

@@ -145,7 +145,7 @@ class LocalJudge:
                 ).logits[:, -1, [self.verdict_a, self.verdict_b]]
             likelihoods = logits.float().softmax(-1)[:, 0].tolist()
             for (_, pair), first_better in zip(batch, likelihoods, strict=True):
-                yield pair, Verdict(first_better, f"P(Output (a)) = {first_better:.4f}")
+                yield pair, Verdict(round(first_better, 6), f"P(Output (a)) = {first_better:.6f}")
 
     def _replies(self) -> tuple[list[int], int, int]:
         """Tokens that both replies begin with, and the first in which they differ."""

@@ -88,7 +88,7 @@ def annotations(
         if prompt.output == output:
             mean: float | None = DRAW
         else:
-            mean = None if None in values or not values else sum(values) / len(values)
+            mean = None if None in values or not values else round(sum(values) / len(values), 9)  # 1.5 stays a draw
         rows.append(
             {
                 "instruction": prompt.instruction,

@@ -131,7 +131,8 @@ def _data(results: Results) -> str:
     share = 100 * train["supervised_tokens"] / train["tokens"]
     return (
         f"Data: {counts.get('conversations_read', 0):,} conversations, "
-        f"{counts.get('conversations_dropped', 0):,} dropped, {counts.get('rows_bad', 0):,} unreadable; {train['rows']:,} training rows of {train['tokens']:,} tokens "
+        f"{counts.get('conversations_dropped', 0):,} dropped, {counts.get('rows_bad', 0):,} unreadable; "
+        f"{train['rows']:,} training rows of {train['tokens']:,} tokens "
         f"({share:.0f}% supervised), {held_out['rows']:,} validation rows."
     )
 
