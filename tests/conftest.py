@@ -100,13 +100,18 @@ def prompts_file(tmp_path_factory: pytest.TempPathFactory, conversations: list[l
 
 @pytest.fixture
 def spec_values(tiny_model: Path, ultrachat_file: Path, prompts_file: Path, tmp_path: Path) -> dict[str, Any]:
-    """A whole spec that runs in seconds: tiny model, real dialogs, local judge. A fresh copy for each test."""
+    """A whole spec that runs in seconds, for each test afresh."""
+    return make_spec_values(tiny_model, ultrachat_file, prompts_file, tmp_path / "runs")
+
+
+def make_spec_values(model: Path, data: Path, prompts: Path, runs_dir: Path) -> dict[str, Any]:
+    """A whole spec that runs in seconds: tiny model, real dialogs, local judge."""
     return {
         "name": "tiny",
-        "runs_dir": str(tmp_path / "runs"),
+        "runs_dir": str(runs_dir),
         "seed": 7,
-        "model": {"path": str(tiny_model), "dtype": "float32", "gradient_checkpointing": False},
-        "data": {"train": [str(ultrachat_file)], "validation": 0.1, "max_length": 64},
+        "model": {"path": str(model), "dtype": "float32", "gradient_checkpointing": False},
+        "data": {"train": [str(data)], "validation": 0.1, "max_length": 64},
         "train": {
             "epochs": 2,
             "global_batch_size": 8,
@@ -115,10 +120,10 @@ def spec_values(tiny_model: Path, ultrachat_file: Path, prompts_file: Path, tmp_
             "checkpoint": {"every_steps": 5},
         },
         "evaluate": {
-            "prompts": str(prompts_file),
+            "prompts": str(prompts),
             "shards": 2,
             "generation": {"max_new_tokens": 8, "batch_size": 4},
-            "judge": {"kind": "local", "model": str(tiny_model)},
+            "judge": {"kind": "local", "model": str(model)},
         },
         "cluster": {"kind": "local", "cpus_per_task": 1, "train": {"tasks_per_node": 2, "time": "00:10:00"}},
     }

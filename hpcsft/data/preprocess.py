@@ -70,13 +70,26 @@ def preprocess(context: StageContext) -> None:
         if not _shard_file(folder, source, shard).exists():
             _make_shard(folder, source, shard, spec.data.format, maker)
     context.progress(len(mine), len(mine), "shards")
-    shard_files = [_shard_file(folder, source, shard) for source, shard in work]
-    if all(file.exists() for file in shard_files):
-        shards = [Shard.model_validate(read_json(file)) for file in shard_files]
-        manifest = _manifest(spec, shards)
-        write_json(context.run.audit, _audit(manifest, folder, tokenizer))
-        write_json(context.run.manifest, manifest)
-        context.say(_summary(manifest))
+    finish(context, sources)
+
+
+def finish(context: StageContext, sources: Sequence[Source] | None = None) -> None:
+    """Write audit and manifest if every shard is whole, else do nothing.
+
+    Every task ends with this, and training begins with it: on a shared filesystem two tasks that end together may
+    each not yet see the other's last shard.
+    """
+    run, spec = context.run, context.spec
+    if run.manifest.exists():
+        return
+    work = [(source, shard) for source in sources or find_sources(spec) for shard in range(source.num_shards)]
+    shard_files = [_shard_file(run.data, source, shard) for source, shard in work]
+    if not all(file.exists() for file in shard_files):
+        return
+    manifest = _manifest(spec, [Shard.model_validate(read_json(file)) for file in shard_files])
+    write_json(run.audit, _audit(manifest, run.data, load_tokenizer(spec.model.path)))
+    write_json(run.manifest, manifest)
+    context.say(_summary(manifest))
 
 
 def find_sources(spec: ExperimentSpec) -> list[Source]:

@@ -18,23 +18,20 @@ def gather_state(model: PreTrainedModel, zero_stage: int, keep: bool) -> dict[st
 
     Every rank must call it: under ZeRO 3 each parameter is gathered by all, one at a time.
     """
-    state: dict[str, torch.Tensor] = {}
-    shared: dict[int, torch.Tensor] = {}
-    for name, tensor in model.state_dict(keep_vars=True).items():
-        if id(tensor) not in shared:
-            whole = _gathered(tensor, keep) if zero_stage == 3 else tensor
-            if keep:
-                shared[id(tensor)] = whole.detach().to("cpu", copy=True)
-        if keep:
-            state[name] = shared[id(tensor)]
-    return state
+    tensors = model.state_dict(keep_vars=True)
+    whole: dict[int, torch.Tensor] = {}  # by identity: tied weights are gathered once, and stay tied
+    for tensor in tensors.values():
+        if id(tensor) not in whole:
+            gathered = _gathered(tensor, keep) if zero_stage == 3 else tensor.detach()
+            whole[id(tensor)] = gathered.to("cpu", copy=True) if keep else gathered
+    return {name: whole[id(tensor)] for name, tensor in tensors.items()} if keep else {}
 
 
 def _gathered(tensor: torch.Tensor, keep: bool) -> torch.Tensor:
     import deepspeed
 
     with deepspeed.zero.GatheredParameters([tensor], modifier_rank=None):
-        return tensor.detach().clone() if keep else tensor
+        return tensor.detach().clone() if keep else torch.empty(0)
 
 
 def write_model(model: PreTrainedModel, state: dict[str, torch.Tensor], tokenizer: Any, folder: Path) -> None:

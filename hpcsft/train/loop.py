@@ -16,6 +16,7 @@ import torch
 import torch.distributed as dist
 import transformers
 
+from hpcsft.data import preprocess
 from hpcsft.data.batches import RowStore
 from hpcsft.data.packing import MicroBatch, TrainingOrder
 from hpcsft.data.shards import read_manifest
@@ -33,7 +34,8 @@ from hpcsft.train.metrics import MetricsLog
 
 def train(context: StageContext) -> None:
     """The body of the stage."""
-    require(context.run.manifest, "preprocess")
+    if context.task.rank == 0:
+        preprocess.finish(context)
     on_gpu = context.stage.gpus_per_node > 0
     if on_gpu and not torch.cuda.is_available():
         raise StageError(
@@ -42,6 +44,8 @@ def train(context: StageContext) -> None:
         )
     ranks = start_ranks(context, on_gpu)
     try:
+        ranks.barrier()
+        require(context.run.manifest, "preprocess")
         Trainer.start(context, ranks, on_gpu).run()
     finally:
         dist.destroy_process_group()
@@ -157,9 +161,11 @@ class Trainer:
             self.engine.backward(loss * scale)
             self.engine.step()
         loss = self.ranks.sum(loss_sum.item())[0] / supervised
-        if not math.isfinite(loss):
+        grad_norm = self.engine.get_global_grad_norm()
+        # DeepSpeed passes over a step with non-finite gradients in silence, and the run would learn nothing.
+        if not (math.isfinite(loss) and _is_finite(grad_norm) and self.engine.was_step_applied()):
             raise StageError(
-                f"the loss of step {step + 1} is {loss}",
+                f"step {step + 1} is not finite: loss {loss}, gradient norm {grad_norm}",
                 "a lower learning rate, warm-up or float32 usually cures it; the last checkpoint is from before",
             )
         if self.ranks.leader:
@@ -169,7 +175,7 @@ class Trainer:
                 epoch=round((step + 1) / self.order.steps_per_epoch, 4),
                 loss=loss,
                 lr=lr,
-                grad_norm=_finite(self.engine.get_global_grad_norm()),
+                grad_norm=float(grad_norm) if grad_norm is not None else None,
                 tokens=tokens,
                 supervised_tokens=supervised,
                 tokens_per_s=round(tokens / elapsed_s, 1),
@@ -217,8 +223,6 @@ class Trainer:
             self.context.say(f"{name}: validation loss {loss:.4f}")
 
 
-def _finite(value: Any) -> float | None:
-    if value is None:
-        return None
-    number = float(value)
-    return number if math.isfinite(number) else None
+def _is_finite(grad_norm: Any) -> bool:
+    """None, where DeepSpeed computes no norm, counts as finite."""
+    return grad_norm is None or math.isfinite(float(grad_norm))

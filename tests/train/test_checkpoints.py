@@ -1,0 +1,82 @@
+"""Checkpoints: only whole ones are loaded, damaged ones are passed over, old ones go after newer ones are there."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from hpcsft.records import read_json, read_jsonl
+from hpcsft.rundir import RunDir
+from tests.conftest import make_spec_values
+from tests.train.ranks import fail, new_run, train
+
+
+@pytest.fixture(scope="module")
+def trained(
+    tiny_model: Path, ultrachat_file: Path, prompts_file: Path, tmp_path_factory: pytest.TempPathFactory
+) -> RunDir:
+    """A run of one epoch with checkpoints at steps 2, 4, ... of which two are kept."""
+    folder = tmp_path_factory.mktemp("trained")
+    values = make_spec_values(tiny_model, ultrachat_file, prompts_file, folder)
+    values.pop("evaluate")
+    values["data"]["sample"] = 40
+    values["train"].update({"epochs": 1, "checkpoint": {"every_steps": 2, "keep_last": 2}})
+    run = new_run(values, folder)
+    train(run)
+    return run
+
+
+@pytest.fixture
+def finished(trained: RunDir, tmp_path: Path) -> RunDir:
+    """A copy of that run, to be damaged."""
+    shutil.copytree(trained.path, tmp_path / "run")
+    return RunDir(tmp_path / "run")
+
+
+def folders(run: RunDir) -> list[Path]:
+    return sorted(run.checkpoints.glob("step-*"))
+
+
+def test_what_is_published_is_whole_and_only_the_last_are_kept(finished: RunDir) -> None:
+    kept = folders(finished)
+    assert len(kept) == 2
+    assert (finished.checkpoints / "latest").read_text().strip() == kept[-1].name
+    assert not list(finished.checkpoints.glob(".*.partial"))
+    for folder in kept:
+        files = read_json(folder / "complete.json")["files"]
+        assert set(files) == {path.name for path in folder.iterdir()} - {"complete.json"}
+        assert all((folder / name).stat().st_size == facts["size_bytes"] for name, facts in files.items())
+
+
+def test_a_flipped_bit_is_found_and_the_checkpoint_before_is_used(finished: RunDir) -> None:
+    before, newest = folders(finished)
+    losses = [row["loss"] for row in read_jsonl(finished.metrics)]
+    damaged = next(newest.glob("*model_states.pt"))
+    content = bytearray(damaged.read_bytes())
+    content[len(content) // 2] ^= 1
+    damaged.write_bytes(content)
+    output = train(finished)
+    assert f"checkpoint {newest.name} is damaged" in output
+    assert f"resumed after step {int(before.name.removeprefix('step-'))}" in output
+    assert [row["loss"] for row in read_jsonl(finished.metrics)] == losses
+
+
+def test_a_checkpoint_without_its_marker_does_not_exist(finished: RunDir) -> None:
+    before, newest = folders(finished)
+    (newest / "complete.json").unlink()
+    assert f"resumed after step {int(before.name.removeprefix('step-'))}" in train(finished)
+
+
+def test_another_number_of_ranks_is_refused_by_name(finished: RunDir) -> None:
+    output = fail(finished, world_size=1)
+    assert "was written by 2 ranks, this job has 1" in output and "Traceback" not in output
+
+
+def test_a_finished_training_is_not_done_again(finished: RunDir) -> None:
+    rows = finished.metrics.read_bytes()
+    marks = [(path, path.stat().st_mtime_ns) for path in sorted(finished.models.rglob("*"))]
+    train(finished)
+    assert finished.metrics.read_bytes() == rows
+    assert [(path, path.stat().st_mtime_ns) for path in sorted(finished.models.rglob("*"))] == marks
