@@ -37,7 +37,7 @@ def main(argv: list[str] | None = None) -> int:
     if verb not in VERBS:
         print(f"error: no verb '{verb}'\n\n{USAGE}", file=sys.stderr)
         return EXIT_INVALID
-    return report_errors(_main_of(verb), rest)
+    return report_errors(lambda argv: _main_of(verb)(argv), rest)
 
 
 def _main_of(verb: str) -> Callable[[list[str] | None], int]:
@@ -49,3 +49,7 @@ def _main_of(verb: str) -> Callable[[list[str] | None], int]:
     spec.loader.exec_module(module)
     sys.path[:] = before
     return module.main
+
+
+if __name__ == "__main__":
+    sys.exit(main())

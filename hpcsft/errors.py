@@ -13,6 +13,7 @@ Commands print these as `error:` and `hint:` lines without a traceback; a traceb
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -101,7 +102,9 @@ class StageError(HpcsftError):
 def report_errors(main: Callable[[list[str] | None], int], argv: list[str] | None = None) -> int:
     """Run a command's `main`, print foreseen errors as plain lines on stderr, and return the exit code."""
     try:
-        return main(argv)
+        code = main(argv)
+        sys.stdout.flush()
+        return code
     except HpcsftError as error:
         print("\n".join(error.lines()), file=sys.stderr)
         return error.exit_code
@@ -109,5 +112,5 @@ def report_errors(main: Callable[[list[str] | None], int], argv: list[str] | Non
         print("interrupted; jobs that were submitted go on", file=sys.stderr)
         return 130
     except BrokenPipeError:  # the reader of our output went away (`| head`)
-        sys.stderr.close()
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the flush at exit fails again
         return EXIT_OK

@@ -48,9 +48,11 @@ def check_inputs(spec: ExperimentSpec) -> InputFacts:
             return None
 
     model = attempt(check_model, spec.model.path, "model.path")
-    files = attempt(check_data, spec.data.train, spec.data.format, "data.train")
-    if isinstance(spec.data.validation, list):
-        attempt(check_data, spec.data.validation, spec.data.format, "data.validation")
+    files: list[str] = []
+    for pattern in spec.data.train:
+        files += attempt(check_data, [pattern], spec.data.format, "data.train") or []
+    for pattern in spec.data.validation if isinstance(spec.data.validation, list) else []:
+        attempt(check_data, [pattern], spec.data.format, "data.validation")
     prompts = attempt(load_prompts, spec.evaluate.prompts) if spec.evaluate else []
     if spec.evaluate and spec.evaluate.judge.kind == "local":
         attempt(check_model, spec.evaluate.judge.model, "evaluate.judge.model")
@@ -58,8 +60,8 @@ def check_inputs(spec: ExperimentSpec) -> InputFacts:
         raise InputErrors(problems)
     return InputFacts(
         model=model,
-        data_files=files,
-        data_bytes=sum(os.path.getsize(file) for file in files),
+        data_files=list(dict.fromkeys(files)),
+        data_bytes=sum(os.path.getsize(file) for file in set(files)),
         num_prompts=len(prompts),
     )
 
@@ -87,15 +89,18 @@ def check_model(path: str, where: str) -> ModelFacts:
         raise InputError(f"{where}: {path}: no config.json inside", "is this a Hugging Face model folder?") from None
     except (OSError, ValueError) as error:
         raise InputError(f"{where}: {path}/config.json: cannot be read: {error}") from None
+    if not isinstance(config, dict):
+        raise InputError(f"{where}: {path}/config.json: not a JSON object", "is this a Hugging Face model folder?")
     weights = [file for pattern in ("*.safetensors", "*.bin") for file in sorted(folder.glob(pattern))]
     if not weights:
         raise InputError(f"{where}: {path}: no weights inside", "expected *.safetensors (or *.bin)")
     if not any((folder / name).exists() for name in ("tokenizer.json", "tokenizer.model", "vocab.json")):
         raise InputError(f"{where}: {path}: no tokenizer inside", "expected tokenizer.json or tokenizer.model")
-    architectures = config.get("architectures") or [config.get("model_type", "unknown")]
-    safetensors = [file for file in weights if file.suffix == ".safetensors"]
+    architectures = config.get("architectures")
+    known = isinstance(architectures, list) and architectures
+    safetensors = [f for f in weights if f.suffix == ".safetensors" and not f.name.startswith("consolidated")]
     return ModelFacts(
-        architecture=str(architectures[0]),
+        architecture=str(architectures[0] if known else config.get("model_type", "unknown")),
         num_parameters=_count_parameters(safetensors, where) if safetensors else None,
     )
 
@@ -107,10 +112,13 @@ def _count_parameters(files: list[Path], where: str) -> int:
         try:
             with open(file, "rb") as stream:
                 header = json.loads(stream.read(int.from_bytes(stream.read(8), "little")))
-            shapes = [entry["shape"] for name, entry in header.items() if name != "__metadata__"]
-        except (OSError, ValueError, KeyError, TypeError, OverflowError, MemoryError):
+                end_of_header = stream.tell()
+            entries = [entry for name, entry in header.items() if name != "__metadata__"]
+            total += sum(math.prod(entry["shape"]) for entry in entries)
+            if file.stat().st_size < end_of_header + max((entry["data_offsets"][1] for entry in entries), default=0):
+                raise ValueError("cut off")
+        except (OSError, ValueError, LookupError, TypeError, AttributeError, OverflowError, MemoryError):
             raise InputError(f"{where}: {file}: not a whole safetensors file", "download it again") from None
-        total += sum(math.prod(shape) for shape in shapes)
     return total
 
 
@@ -118,7 +126,10 @@ def check_data(patterns: list[str], format: str, where: str) -> list[str]:
     """The files behind `patterns`; InputError if one is missing, empty or its first row is no conversation."""
     files = find_files(patterns, where)
     for file in files:
-        first = next(read_rows([file]), None)
+        try:
+            first = next(read_rows([file]), None)
+        except InputError as error:
+            raise InputError(f"{where}: {error.message}", error.hint) from None
         if first is None:
             raise InputError(f"{where}: {file}: empty", "expected one conversation per line")
         try:

@@ -142,11 +142,22 @@ def _batch(spec: ExperimentSpec, world_size: int, problems: list[Problem]) -> Ba
     )
 
 
+def _gpus(spec: ExperimentSpec, stage: str) -> int:
+    """GPUs per node of a stage. Generating and judging use one per task; an endpoint needs none."""
+    own = getattr(getattr(spec.cluster, stage), "gpus_per_node", 0)
+    if own is not None:
+        return own
+    if stage == "train":
+        return spec.cluster.gpus_per_node
+    remote = stage == "judge" and spec.evaluate is not None and spec.evaluate.judge.kind == "openai"
+    return 0 if remote else min(1, spec.cluster.gpus_per_node)
+
+
 def _stage(
     spec: ExperimentSpec, name: str, depends_on: list[str], problems: list[Problem], tasks: int = 1
 ) -> StagePlan:
     values = spec.cluster.resolved(name)
-    gpus = values.get("gpus_per_node") or 0
+    gpus = _gpus(spec, name)
     tasks_per_node = values.get("tasks_per_node")
     if name == "train":
         if gpus and tasks_per_node not in (None, gpus):

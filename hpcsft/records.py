@@ -7,6 +7,7 @@ write; a line that a killed writer left torn at the end is skipped by readers an
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import time
@@ -68,7 +69,9 @@ def append_jsonl(path: Path, *rows: Any) -> None:
         size = os.fstat(fd).st_size
         if size and os.pread(fd, 1, size - 1) != b"\n":
             text = "\n" + text  # readers skip the torn line in between
-        os.write(fd, text.encode("utf-8"))
+        data = text.encode("utf-8")
+        if os.write(fd, data) < len(data):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
         os.fsync(fd)
     finally:
         os.close(fd)

@@ -42,7 +42,7 @@ class RunDir:
     def open(cls, path: str | os.PathLike[str]) -> RunDir:
         """An existing run directory; raises RunNotFoundError otherwise."""
         run = cls(path)
-        if not run.spec.is_file():
+        if not (run.spec.is_file() and run.plan.is_file()):
             hint = "a run directory is what submit printed: RUNS_DIR/NAME-HASH, with a spec.json inside"
             raise RunNotFoundError(f"{path}: no run here", hint)
         return run

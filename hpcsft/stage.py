@@ -141,8 +141,11 @@ def _run_task(context: StageContext, body: Callable[[StageContext], None]) -> No
     leader = context.task.rank == 0
     if leader:
         earlier = context.last_status()
-        context.attempt = earlier.attempt + 1 if earlier else 1
-        context.write_status("running")
+        if context.task.world_size > 1 and earlier and _failed_already(context, earlier):
+            context.attempt = earlier.attempt  # another rank was quicker to fail than this one to start
+        else:
+            context.attempt = earlier.attempt + 1 if earlier else 1
+            context.write_status("running")
         _journal(context, "start")
     try:
         body(context)
@@ -154,13 +157,22 @@ def _run_task(context: StageContext, body: Callable[[StageContext], None]) -> No
         _journal(context, "done")
 
 
+def _of_this_attempt(context: StageContext, status: StageStatus) -> bool:
+    return (status.job_id, status.restart) == (context.task.job_id, context.task.restart)
+
+
+def _failed_already(context: StageContext, status: StageStatus | None) -> bool:
+    """Has a rank of this very attempt written why it failed?"""
+    return status is not None and status.state == "failed" and _of_this_attempt(context, status)
+
+
 def _record_failure(context: StageContext, error: BaseException) -> None:
     """Write what went wrong, unless another rank of this attempt was first: the first failure is the cause."""
     last = context.last_status()
-    if last and last.state == "failed" and (last.job_id, last.restart) == (context.task.job_id, context.task.restart):
+    if _failed_already(context, last):
         return
     if last:
-        context.attempt = last.attempt
+        context.attempt = last.attempt if _of_this_attempt(context, last) else last.attempt + 1
     if isinstance(error, HpcsftError):
         message, hint = error.message, error.hint
     elif isinstance(error, (KeyboardInterrupt, SystemExit)):

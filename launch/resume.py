@@ -6,8 +6,8 @@ from pathlib import Path
 
 sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from hpcsft.cluster.submit import submit_stages
-from hpcsft.errors import EXIT_OK, report_errors
+from hpcsft.cluster.submit import resubmit_stages
+from hpcsft.errors import EXIT_OK, SubmissionError, report_errors
 from hpcsft.monitor.app import look
 from hpcsft.plan import Plan
 from hpcsft.records import read_json
@@ -24,14 +24,16 @@ def main(argv: list[str] | None = None) -> int:
     if state.state in ("pending", "running"):
         print(f"{run.path} is {state.state}; nothing to resume")
         return EXIT_OK
+    if busy := [stage.name for stage in state.stages if stage.state == "running"]:
+        hint = f"wait for it, or python launch/cancel.py {run.path}"
+        raise SubmissionError(f"{run.path} has {state.state}, but {', '.join(busy)} still runs", hint)
     missing = [stage.name for stage in state.stages if stage.state in ("failed", "cancelled", "unsubmitted")]
     if not missing:
         print(f"{run.path} is done; nothing to resume")
         return EXIT_OK
     spec = ExperimentSpec.model_validate(read_json(run.spec))
     plan = Plan.model_validate(read_json(run.plan))
-    run.cancelled.unlink(missing_ok=True)
-    for job in submit_stages(spec, plan, run, missing, done=set(plan.stage_names) - set(missing)):
+    for job in resubmit_stages(spec, plan, run, missing, done=set(plan.stage_names) - set(missing)):
         print(f"{job.stage:<14} job {job.job_id}")
     return EXIT_OK
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from hpcsft.cluster.submit import check_stages, cluster_kind, submit_experiment
+from hpcsft.cluster.submit import check_stages, cluster_kind, submission_text, submit_experiment
 from hpcsft.errors import EXIT_OK, report_errors
 from hpcsft.inputs import check_inputs
 from hpcsft.plan import make_plan
@@ -54,17 +54,7 @@ def main(argv: list[str] | None = None) -> int:
         rows = [{key: getattr(job, key) for key in ("stage", "job_id", "depends_on", "tasks")} for job in jobs]
         print(json.dumps({"run_dir": str(run.path), "jobs": rows}, indent=2), flush=True)
     else:
-        print(f"run directory  {run.path}" + ("" if submitted else "  (this spec has been submitted before)"))
-        for job in jobs:
-            print(f"{job.stage:<14} job {job.job_id}" + (f", array of {job.tasks}" if job.tasks > 1 else ""))
-        for verb, what in (
-            ("monitor", "see how it goes"),
-            ("logs", "read a log"),
-            ("cancel", "stop it"),
-            ("resume", "submit again what failed"),
-        ):
-            print(f"{what:<25} python launch/{verb}.py {run.path}")
-        sys.stdout.flush()
+        print(submission_text(str(run.path), jobs, submitted), flush=True)
     return watch_run(run, arguments.json) if arguments.watch else EXIT_OK
 
 

@@ -29,6 +29,9 @@ TERMINAL = (
     "DEADLINE",
 )
 
+SILENCE = ("Unable to contact slurm controller", "Connection refused", "timed out", "configuration source")
+"""What sbatch says when there is nobody to refuse anything."""
+
 
 class QueueEntry(NamedTuple):
     """One job, or one task of an array, as squeue shows it."""
@@ -54,7 +57,7 @@ def slurm_here() -> bool:
 
 def sbatch_parameters(spec: ExperimentSpec, run: RunDir, stage: StagePlan, after: Sequence[str]) -> dict[str, Any]:
     """submitit's parameters for one stage that waits for the jobs `after`."""
-    extra: dict[str, Any] = dict(spec.cluster.sbatch)
+    extra: dict[str, Any] = {key: value for key, value in spec.cluster.sbatch.items() if value is not False}
     extra.update({"chdir": str(run.code), "comment": f"hpcsft:{run.path.name}:{stage.name}"})
     if after:
         extra["dependency"] = "afterok:" + ":".join(after)
@@ -116,7 +119,7 @@ def submit_stage(spec: ExperimentSpec, run: RunDir, stage: StagePlan, after: Seq
 def _refused(stage: StagePlan, text: str) -> SubmissionError | ClusterError:
     lines = [line.strip() for line in text.splitlines() if "sbatch: error" in line or "rror:" in line]
     reason = "; ".join(line.removeprefix("sbatch: error: ") for line in lines) or text.strip()
-    if any(sign in reason for sign in ("Unable to contact slurm controller", "Connection refused", "timed out")):
+    if any(sign in text for sign in SILENCE):
         return ClusterError(f"Slurm does not answer: {reason}", "try again when `squeue` answers")
     hint = f"look at cluster.{stage.name} and cluster in the spec; `sinfo` shows what this cluster has"
     return SubmissionError(f"Slurm refused the stage {stage.name}: {reason}", hint)

@@ -20,6 +20,9 @@ def cluster_kind(spec: ExperimentSpec) -> str:
         return "local"
     if slurm.slurm_here():
         return "slurm"
+    if spec.cluster.kind == "auto" and spec.cluster.train.nodes > 1:
+        message = f"there is no sbatch here, and this is one machine: 1; given {spec.cluster.train.nodes}"
+        raise SpecError(spec.name, [Problem("cluster.train.nodes", message, "submit on a login node of the cluster")])
     if spec.cluster.kind == "slurm":
         raise HpcsftError("cluster.kind is slurm, but there is no sbatch here", "submit on a login node of the cluster")
     return "local"
@@ -34,12 +37,13 @@ def submit_experiment(
     """
     wanted = check_stages(plan, stages)
     run = RunDir(spec.run_path)
-    new = not run.spec.exists()
-    if new:
-        prepare_run(spec, plan, run, argv)
     submission = run.read_submission()
     known = submission.latest() if submission else {}
     missing = [name for name in wanted if name not in known]
+    _check_order(plan, missing, known)
+    new = not run.spec.exists()
+    if new:
+        prepare_run(spec, plan, run, argv)
     try:
         jobs = submit_stages(spec, plan, run, missing) if missing else []
     except HpcsftError:
@@ -47,6 +51,21 @@ def submit_experiment(
             discard_run(run)
         raise
     return run, [*known.values(), *jobs], bool(jobs)
+
+
+def submission_text(run_dir: str, jobs: Sequence[SubmittedStage], submitted: bool) -> str:
+    """What submit tells: where the run is, its jobs, and what to do next."""
+    lines = [f"run directory  {run_dir}" + ("" if submitted else "  (this spec has been submitted before)")]
+    lines += [
+        f"{job.stage:<14} job {job.job_id}" + (f", array of {job.tasks}" if job.tasks > 1 else "") for job in jobs
+    ]
+    verbs = {
+        "monitor": "see how it goes",
+        "logs": "read a log",
+        "cancel": "stop it",
+        "resume": "submit what failed again",
+    }
+    return "\n".join([*lines, *(f"{what:<25} python launch/{verb}.py {run_dir}" for verb, what in verbs.items())])
 
 
 def check_stages(plan: Plan, stages: Sequence[str] | None) -> list[str]:
@@ -129,6 +148,17 @@ def _submit_slurm(
             error.message += f" ({', '.join(job.stage for job in jobs)} had been submitted, and are cancelled again)"
         raise
     return jobs
+
+
+def resubmit_stages(
+    spec: ExperimentSpec, plan: Plan, run: RunDir, stages: Sequence[str], done: Collection[str]
+) -> list[SubmittedStage]:
+    """Submit `stages` once more. What is left of their earlier jobs goes first, so that no two attempts meet."""
+    submission = run.read_submission()
+    if submission and submission.cluster == "slurm":
+        slurm.cancel_jobs([job.job_id for job in submission.jobs if job.stage in stages])
+    run.cancelled.unlink(missing_ok=True)
+    return submit_stages(spec, plan, run, stages, done)
 
 
 def discard_run(run: RunDir) -> None:

@@ -9,6 +9,7 @@ import glob
 import gzip
 import json
 import os
+import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -60,7 +61,7 @@ def read_rows(files: Iterable[str]) -> Iterator[RawRow]:
     for file in files:
         try:
             yield from _read_file(file)
-        except (OSError, EOFError) as error:
+        except (OSError, EOFError, zlib.error) as error:
             raise InputError(f"{file}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
 
 
@@ -84,7 +85,7 @@ def _read_json_array(file: str) -> Iterator[RawRow]:
     with _open(file) as stream:
         try:
             rows = json.loads(stream.read().decode("utf-8"))
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise InputError(f"{file}: not valid JSON: {error}", "one object per line is called .jsonl") from None
     if not isinstance(rows, list):
         raise InputError(f"{file}: a JSON array of rows is expected, this is {type(rows).__name__}")

@@ -27,7 +27,7 @@ def load_prompts(path: str | Path) -> list[Prompt]:
         rows = json.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(f"evaluate.prompts: {path}: cannot be read: {error.strerror}") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"evaluate.prompts: {path}: not valid JSON: {error}", f"expected {_SHAPE}") from None
     if not isinstance(rows, list) or not rows:
         found = "an empty array" if rows == [] else f"a JSON {type(rows).__name__}"

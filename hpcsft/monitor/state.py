@@ -148,6 +148,8 @@ def _task_state(
     if status and status.state == "done":
         return "done", None
     spoke = status is not None and (submitted is None or _is_of(status, submitted))
+    if blocked and entry and entry.reason.startswith("Dependency"):
+        return "cancelled", None  # kill-on-invalid-dep: Slurm is about to take it out of the queue
     held = entry.alive if entry else bool(facts.driver_alive)
     if held:
         waiting = entry is not None and entry.state in (
@@ -193,8 +195,8 @@ def _reason(entry: QueueEntry | None) -> str | None:
 
 
 def _whole(states: Sequence[State]) -> State:
-    """The state of a whole from those of its parts."""
-    for state in ("failed", "cancelled"):
+    """The state of a whole from those of its parts. Cancelled only when nothing of it runs any more."""
+    for state in ("failed", "running", "cancelled"):
         if state in states:
             return state
     if all(state == "done" for state in states):

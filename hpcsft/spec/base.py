@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Annotated
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 
 class Section(BaseModel):
@@ -26,6 +26,17 @@ def _safe_word(value: str) -> str:
     return value
 
 
+def _safe_expression(value: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9(\[][A-Za-z0-9._,:*=@+&|()\[\]-]{0,127}", value):
+        raise ValueError("letters, digits and . _ - , : * = @ + & | ( ) [ ] only, starting with a letter or digit")
+    return value
+
+
+def _number_as_text(value: object) -> object:
+    """Users write `"time": 90` and `"account": 1234`, and `--set` reads numbers."""
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
 def _safe_name(value: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", value):
         raise ValueError("1 to 64 letters, digits, dots, dashes or underscores, starting with a letter or digit")
@@ -41,8 +52,11 @@ def _safe_path(value: str) -> str:
 Name = Annotated[str, AfterValidator(_safe_name)]
 """A name that becomes part of folders and job names. The small alphabet keeps shells and Slurm's %-patterns out."""
 
-SlurmWord = Annotated[str, AfterValidator(_safe_word)]
-"""A value of an sbatch option."""
+SlurmWord = Annotated[str, BeforeValidator(_number_as_text), AfterValidator(_safe_word)]
+"""A name that Slurm knows: a partition, an account, a QOS."""
+
+SlurmExpression = Annotated[str, BeforeValidator(_number_as_text), AfterValidator(_safe_expression)]
+"""A value of an sbatch option that may combine names, such as `a100&ib` or `n[1-3]`; quoted in batch scripts."""
 
 ScriptPath = Annotated[str, AfterValidator(_safe_path)]
 """A path that is written into batch scripts."""
@@ -57,7 +71,7 @@ def parse_time_min(value: str) -> float:
     >>> parse_time_min("1-12:00:00")
     2160.0
     """
-    match = re.fullmatch(r"(?:(\d+)-)?(\d+)(?::(\d+))?(?::(\d+))?", value)
+    match = re.fullmatch(r"(?:(\d{1,4})-)?(\d{1,6})(?::(\d{1,4}))?(?::(\d{1,4}))?", value)
     if not match:
         raise ValueError("a Slurm time limit such as 12:00:00, 1-00:00:00 or 90 (minutes)")
     days, *parts = match.groups()
@@ -79,5 +93,5 @@ def _time_limit(value: str) -> str:
     return value
 
 
-TimeLimit = Annotated[str, AfterValidator(_time_limit)]
+TimeLimit = Annotated[str, BeforeValidator(_number_as_text), AfterValidator(_time_limit)]
 """A Slurm time limit."""

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt, field_validator
 
-from hpcsft.spec.base import Section, SlurmWord, TimeLimit
+from hpcsft.spec.base import Section, SlurmExpression, SlurmWord, TimeLimit
 
 SBATCH_OWNED = {
     "partition": "partition",
@@ -50,7 +50,7 @@ class Resources(Section):
     qos: SlurmWord | None = None
     """Quality of service."""
 
-    constraint: SlurmWord | None = None
+    constraint: SlurmExpression | None = None
     """Features that the nodes must have."""
 
     cpus_per_task: PositiveInt | None = None
@@ -97,7 +97,7 @@ class ClusterSpec(Resources):
     """slurm, local (this machine, in the background), or auto: slurm where there is an sbatch."""
 
     gpus_per_node: Count = 0
-    """GPUs of each node for training, generating and judging, unless the stage says otherwise."""
+    """GPUs of each node for training. Where it is above 0, each task that generates, and a local judge, takes one."""
 
     setup: list[str] = []
     """Shell lines that run at the start of every job, such as `module load cuda`. They are run as they stand."""
@@ -108,7 +108,7 @@ class ClusterSpec(Resources):
     array_parallelism: PositiveInt = 16
     """Tasks of one array that may run at once."""
 
-    sbatch: dict[Annotated[str, Field(pattern=r"^[a-z][a-z-]*$")], SlurmWord | bool | int] = {}
+    sbatch: dict[Annotated[str, Field(pattern=r"^[a-z][a-z-]*$")], bool | int | SlurmExpression] = {}
     """Further sbatch options by their long names, such as {"exclude": "n7", "requeue": true}."""
 
     preprocess: PreprocessResources = PreprocessResources()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Iterator
 
 from pydantic import NonNegativeInt, model_validator
 
@@ -44,23 +45,23 @@ class ExperimentSpec(Section):
     """Where the jobs run."""
 
     @model_validator(mode="after")
-    def _checkpoints_exist(self) -> ExperimentSpec:
-        if self.evaluate and self.evaluate.checkpoints != "all":
-            allowed = self.all_checkpoints()
-            for name in self.evaluate.checkpoints:
-                if name not in allowed:
-                    raise ValueError(
-                        f"evaluate.checkpoints: no checkpoint '{name}'; there will be {', '.join(allowed)}"
-                    )
+    def _sections_fit(self) -> ExperimentSpec:
+        problems = [*self._missing_checkpoints(), *self._unfit_offload()]
+        if problems:
+            raise ValueError("\n".join(problems))
         return self
 
-    @model_validator(mode="after")
-    def _offload_fits(self) -> ExperimentSpec:
+    def _missing_checkpoints(self) -> Iterator[str]:
+        allowed = self.all_checkpoints()
+        for name in self.evaluate.checkpoints if self.evaluate and self.evaluate.checkpoints != "all" else ():
+            if name not in allowed:
+                yield f"evaluate.checkpoints: no checkpoint '{name}'; there will be {', '.join(allowed)}"
+
+    def _unfit_offload(self) -> Iterator[str]:
         if self.train.offload == "all" and self.train.zero_stage != 3:
-            raise ValueError("train.offload: 'all' needs zero_stage 3; 'optimizer' works with 1, 2 and 3")
+            yield "train.offload: 'all' needs zero_stage 3; 'optimizer' works with 1, 2 and 3"
         if self.train.offload == "optimizer" and self.train.zero_stage == 0:
-            raise ValueError("train.offload: 'optimizer' needs zero_stage 1, 2 or 3")
-        return self
+            yield "train.offload: 'optimizer' needs zero_stage 1, 2 or 3"
 
     def all_checkpoints(self) -> list[str]:
         """base, epoch-1, epoch-2, ..."""

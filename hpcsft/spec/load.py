@@ -8,7 +8,7 @@ import re
 import types
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Union, get_args, get_origin
+from typing import Any, NoReturn, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
@@ -28,7 +28,7 @@ def load_spec(path: str, overrides: Sequence[str] = ()) -> ExperimentSpec:
         reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
         raise SpecError(path, [Problem("", f"{path}: cannot be read: {reason}")]) from None
     try:
-        values = json.loads(text, object_pairs_hook=_unique_keys)
+        values = json.loads(text, object_pairs_hook=_unique_keys, parse_constant=_no_number)
     except json.JSONDecodeError as error:
         where = f"{path}, line {error.lineno}, column {error.colno}"
         raise SpecError(path, [Problem("", f"{where}: not valid JSON: {error.msg}")]) from None
@@ -49,6 +49,10 @@ def parse_spec(values: dict[str, Any], source: str = "spec") -> ExperimentSpec:
         raise SpecError(source, list(_problems(error))) from None
 
 
+def _no_number(text: str) -> NoReturn:
+    raise ValueError(f"{text} is no JSON number")
+
+
 def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     keys = [key for key, _ in pairs]
     for key in keys:
@@ -63,7 +67,7 @@ def _apply(values: dict[str, Any], override: str) -> None:
         hint = "write --set train.learning_rate=2e-5"
         raise SpecError("--set", [Problem("", f"--set {override}: not of the form path=value", hint)])
     try:
-        value = json.loads(text)
+        value = json.loads(text, parse_constant=_no_number)
     except ValueError:
         value = text  # a bare word is a string
     *parents, last = path.split(".")
@@ -88,11 +92,13 @@ def _problems(error: ValidationError) -> Iterator[Problem]:
         elif first["type"] == "missing":
             yield Problem(path, "required, and missing", _meaning(path))
         elif first["type"] == "value_error" and not path:
-            where, _, message = _message(first).partition(": ")  # rules over several sections name the field
-            yield Problem(where, message)
+            for line in _message(first).splitlines():  # rules over several sections name the field
+                where, _, message = line.partition(": ")
+                yield Problem(where, message)
         else:
             allowed = " or ".join(dict.fromkeys(_message(detail) for detail in details))
-            yield Problem(path, f"{allowed}; given {_given(first['input'])}", _nearest_value(details))
+            given = "" if path.endswith("api_key_env") else f"; given {_given(first['input'])}"  # it may be the key
+            yield Problem(path, allowed + given, _nearest_value(details))
 
 
 def _dotted(location: tuple[int | str, ...]) -> str:

@@ -85,10 +85,13 @@ class TrainSpec(Section):
     @field_validator("deepspeed")
     @classmethod
     def _no_second_source(cls, value: dict[str, Any]) -> dict[str, Any]:
-        for key, owner in OWNED_BY_SPEC.items():
-            node: Any = value
-            for part in key.split("."):
-                node = node.get(part) if isinstance(node, dict) else None
-            if node is not None:
-                raise ValueError(f"{key} is decided by {owner}; set it there")
+        zero = value.get("zero_optimization", {})
+        if not isinstance(zero, dict):
+            raise ValueError("zero_optimization must be an object")
+        given = {*value, *(f"zero_optimization.{key}" for key in zero)}
+        problems = [
+            f"{key} is decided by {owner}; set it there" for key, owner in OWNED_BY_SPEC.items() if key in given
+        ]
+        if problems:
+            raise ValueError("; ".join(problems))
         return value

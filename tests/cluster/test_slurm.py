@@ -1,0 +1,261 @@
+"""The whole way on a real Slurm: submission, scripts, the states that the monitor tells, failures and cancels."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hpcsft.cluster.slurm import parse_queue, query_queue
+from hpcsft.errors import ClusterError
+from hpcsft.records import read_jsonl
+from hpcsft.rundir import RunDir
+from tests.cluster.minislurm import MiniSlurm
+from tests.launch.command import ROOT, environment, launch
+
+pytestmark = pytest.mark.slurm
+
+STAGES = ["preprocess", "train", "generate", "judge", "report"]
+TIMEOUT_S = 240
+
+
+@pytest.fixture
+def submit(slurm: MiniSlurm, spec_values: dict[str, Any], tmp_path: Path) -> Callable[..., Any]:
+    """Submit the tiny spec over 2 nodes x 1 task to the low partition, with further `--set` overrides."""
+    spec_values["cluster"] = {
+        "kind": "slurm",
+        "partition": "low",
+        "time": "00:10:00",
+        "cpus_per_task": 1,
+        "preprocess": {"tasks": 2},
+        "train": {"nodes": 2, "tasks_per_node": 1},
+    }
+    (tmp_path / "spec.json").write_text(json.dumps(spec_values))
+
+    def run(*overrides: str, options: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
+        sets = [word for override in overrides for word in ("--set", override)]
+        return launch("submit.py", "spec.json", *sets, *options, cwd=tmp_path)
+
+    return run
+
+
+def submitted(done: subprocess.CompletedProcess[str]) -> RunDir:
+    assert done.returncode == 0, done.stderr
+    return RunDir(json.loads(done.stdout)["run_dir"])
+
+
+def monitor(run: RunDir) -> tuple[int, dict[str, Any]]:
+    done = launch("monitor.py", run.path, "--once", "--json", cwd=run.path)
+    return done.returncode, json.loads(done.stdout)
+
+
+def wait_for(run: RunDir, condition: Callable[[int, dict[str, Any]], bool]) -> dict[str, Any]:
+    """Look with the monitor until `condition` holds for its exit code and document."""
+    deadline_s = time.monotonic() + TIMEOUT_S
+    while True:
+        code, state = monitor(run)
+        if condition(code, state):
+            return state
+        assert time.monotonic() < deadline_s, state
+        time.sleep(0.2)
+
+
+def states(document: dict[str, Any]) -> dict[str, str]:
+    return {stage["name"]: stage["state"] for stage in document["stages"]}
+
+
+def test_one_spec_becomes_a_table_on_two_nodes(submit: Callable[..., Any], slurm: MiniSlurm) -> None:
+    done = submit(options=("--json",))
+    run = submitted(done)
+    jobs = json.loads(done.stdout)["jobs"]
+    assert [job["stage"] for job in jobs] == STAGES
+    assert [job["tasks"] for job in jobs] == [2, 1, 2, 1, 1]
+    assert [job["depends_on"] for job in jobs] == [[], *([job["job_id"]] for job in jobs[:-1])]
+
+    scripts = {job["stage"]: next((run.submitit / job["stage"]).glob("*_submission.sh")).read_text() for job in jobs}
+    for job in jobs:
+        script = scripts[job["stage"]]
+        assert "#SBATCH --partition=low" in script and "#SBATCH --time=10" in script
+        assert f"#SBATCH --chdir={run.code}" in script and "--wckey" not in script
+        assert re.search(r"^srun .*--kill-on-bad-exit=1 --cpus-per-task=1 ", script, re.MULTILINE)
+        if job["depends_on"]:
+            assert f"#SBATCH --dependency=afterok:{job['depends_on'][0]}" in script
+            assert "#SBATCH --kill-on-invalid-dep=yes" in script
+    assert "#SBATCH --array=0-1%2" in scripts["generate"]
+    assert "#SBATCH --nodes=2" in scripts["train"] and "#SBATCH --ntasks-per-node=1" in scripts["train"]
+    assert slurm.job(jobs[1]["job_id"])["Comment"] == f"hpcsft:{run.path.name}:train"
+
+    code, document = monitor(run)
+    assert (code, document["state"] in ("pending", "running")) == (101, True)
+    document = wait_for(run, lambda code, _: code != 101)
+    assert document["state"] == "done" and set(states(document).values()) == {"done"}
+    assert monitor(run)[0] == 0
+
+    started = [row for row in read_jsonl(run.attempts) if row["stage"] == "train" and row["event"] == "start"]
+    assert [row["world_size"] for row in started] == [2]
+    rows = (run.report / "leaderboard.csv").read_text().splitlines()
+    assert [row.split(",")[0] for row in rows[1:]] == ["tiny/base", "tiny/epoch-1", "tiny/epoch-2"]
+    assert sorted(path.name for path in (run.logs / "train").rglob("*")) == sorted(
+        [f"{jobs[1]['job_id']}_0", "0.err", "0.out", "1.err", "1.out"]
+    )
+
+    again = submit(options=("--json",))
+    assert json.loads(again.stdout) == json.loads(done.stdout)
+    assert "has been submitted before" in submit().stdout
+
+
+def test_a_failing_stage_is_told_and_its_dependants_are_cancelled(submit: Callable[..., Any]) -> None:
+    run = submitted(submit("data.max_length=16", "data.overlong=drop", options=("--json",)))
+    done = launch("submit.py", "spec.json", "--set", "data.max_length=16", "--set", "data.overlong=drop", "--watch",
+                  cwd=run.path.parents[1])  # fmt: skip
+    assert done.returncode == 100
+    assert "no training row is left after preprocessing" in done.stdout
+    code, document = monitor(run)
+    assert code == 100
+    assert states(document) == {"preprocess": "failed"} | dict.fromkeys(STAGES[1:], "cancelled")
+    failed = document["stages"][0]
+    assert failed["message"].startswith("no training row is left")
+    assert "error: no training row is left" in (run.path / failed["log"]).read_text()
+    shown = launch("monitor.py", run.path, "--once", cwd=run.path).stdout
+    assert "preprocess failed: no training row is left" in shown and "hint: " in shown
+    logs = launch("logs.py", run.path, "preprocess", cwd=run.path).stdout
+    assert "error: no training row is left" in logs
+
+
+def test_a_refused_stage_takes_the_earlier_ones_back_and_leaves_nothing(
+    submit: Callable[..., Any], slurm: MiniSlurm, tmp_path: Path
+) -> None:
+    done = submit("cluster.judge.partition=nowhere")
+    assert done.returncode == 1
+    assert "error: Slurm refused the stage judge" in done.stderr and "invalid partition" in done.stderr
+    assert "preprocess, train, generate had been submitted, and are cancelled again" in done.stderr
+    assert "Traceback" not in done.stderr
+    runs = tmp_path / "runs"
+    ours = slurm.run("squeue", "-h", "-o", "%k %T", "-t", "all").stdout.splitlines()
+    mine = [line for line in ours if "tiny-" in line and line.split(":")[1] not in _known_runs(tmp_path)]
+    assert not [line for line in mine if not line.endswith(("CANCELLED", "COMPLETED", "FAILED"))]
+    assert not list(runs.glob("*"))
+
+
+def _known_runs(tmp_path: Path) -> set[str]:
+    return {path.parent.name for path in tmp_path.parent.glob("*/runs/*/spec.json")}
+
+
+def test_a_cancelled_run_stays_cancelled_until_it_is_resumed(submit: Callable[..., Any], slurm: MiniSlurm) -> None:
+    run = submitted(submit("train.epochs=1", options=("--json",)))
+    wait_for(run, lambda _, state: states(state)["preprocess"] in ("running", "done"))
+    cancelled = launch("cancel.py", run.path, "--yes", cwd=run.path)
+    assert cancelled.returncode == 0 and "resume.py" in cancelled.stdout
+    document = wait_for(run, lambda code, _: code == 103)
+    assert document["state"] == "cancelled"
+    assert launch("cancel.py", run.path, "--yes", cwd=run.path).stdout.endswith("nothing to cancel\n")
+
+    resumed = launch("resume.py", run.path, cwd=run.path)
+    assert resumed.returncode == 0, resumed.stderr
+    document = wait_for(run, lambda code, _: code != 101)
+    assert document["state"] == "done", document
+    assert (run.report / "report.md").exists()
+    assert "nothing to resume" in launch("resume.py", run.path, cwd=run.path).stdout
+
+
+def test_stages_can_be_submitted_one_after_the_other(submit: Callable[..., Any]) -> None:
+    refused = submit(options=("--stages", "train"))
+    assert refused.returncode == 1 and "needs preprocess" in refused.stderr
+    run = submitted(submit(options=("--stages", "preprocess", "--json")))
+    assert [job.stage for job in run.read_submission().jobs] == ["preprocess"]
+    assert wait_for(run, lambda code, _: code != 101)["state"] == "done"
+    submitted(submit(options=("--stages", "preprocess,train", "--json")))
+    assert [job.stage for job in run.read_submission().jobs] == ["preprocess", "train"]
+    assert wait_for(run, lambda code, _: code != 101)["state"] == "done"
+
+
+def test_a_preempted_run_is_never_called_failed_and_ends_with_the_same_losses(
+    submit: Callable[..., Any], slurm: MiniSlurm
+) -> None:
+    overrides = ("evaluate=null", "train.epochs=30", "train.checkpoint.every_steps=20")
+    undisturbed = submitted(submit(*overrides, "name=undisturbed", options=("--json",)))
+    assert wait_for(undisturbed, lambda code, _: code != 101)["state"] == "done"
+    run = submitted(submit(*overrides, "name=preempted", options=("--json",)))
+    wait_for(run, lambda _, state: state["train"].get("step", 0) >= 30)
+    train_job = run.read_submission().latest()["train"].job_id
+    urgent = slurm.submit("true", "-N4", "--ntasks-per-node=1", "--cpus-per-task=4", "-p", "high")
+    seen = []
+    while slurm.job(train_job)["Restarts"] == "0":
+        seen.append(monitor(run)[0])
+    slurm.wait_job(urgent, "COMPLETED")
+    slurm.requeue_now(train_job)
+    document = wait_for(run, lambda code, _: seen.append(code) or code != 101)
+    assert set(seen) == {101, 0} and document["state"] == "done"
+    train = document["stages"][1]
+    assert train["restarts"] == 1
+    assert sorted(path.name for path in (run.logs / "train").iterdir()) == [f"{train_job}_0", f"{train_job}_1"]
+    assert "resumed after step" in (run.logs / "train" / f"{train_job}_1" / "0.out").read_text()
+    losses = [[row["loss"] for row in read_jsonl(r.metrics)] for r in (undisturbed, run)]
+    assert losses[0] == losses[1] and len(losses[0]) > 60
+
+
+def test_a_rank_that_is_killed_ends_the_job_and_is_named_failed(submit: Callable[..., Any], slurm: MiniSlurm) -> None:
+    run = submitted(submit("evaluate=null", "train.epochs=200", options=("--json",)))
+    wait_for(run, lambda _, state: state["train"].get("step", 0) >= 5)
+    found = subprocess.run(
+        ["pgrep", "-f", f"submitit.core._submit {run.submitit}/train"], capture_output=True, text=True
+    )
+    ranks = [pid for pid in found.stdout.split() if "SLURM_PROCID=1" in _environment(pid)]
+    subprocess.run(["kill", "-KILL", ranks[-1]], check=True)
+    document = wait_for(run, lambda code, _: code != 101)
+    assert (document["state"], states(document)["report"]) == ("failed", "cancelled")
+    assert document["stages"][1]["message"]
+
+
+def _environment(pid: str) -> list[str]:
+    try:
+        return Path(f"/proc/{pid}/environ").read_text().split("\0")
+    except OSError:
+        return []
+
+
+def test_the_code_of_a_waiting_job_is_the_one_that_was_submitted(
+    submit: Callable[..., Any], slurm: MiniSlurm, tmp_path: Path
+) -> None:
+    """A copy of the checkout submits, then is broken: the jobs run from the snapshot and do not notice."""
+    checkout = tmp_path / "checkout"
+    for folder in ("hpcsft", "jobs", "launch"):
+        shutil.copytree(ROOT / folder, checkout / folder)
+    command = [sys.executable, str(checkout / "launch/submit.py"), "spec.json", "--json", "--set", "evaluate=null"]
+    done = subprocess.run(command, cwd=tmp_path, env=environment(), capture_output=True, text=True)
+    run = submitted(done)
+    for file in (checkout / "hpcsft").rglob("*.py"):
+        file.write_text("raise SystemExit('the checkout was edited')\n")
+    assert wait_for(run, lambda code, _: code != 101)["state"] == "done"
+
+
+def test_without_a_controller_the_commands_say_so(
+    submit: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with MiniSlurm(tmp_path / "slurm") as cluster:
+        monkeypatch.setenv("SLURM_CONF", str(cluster.conf))
+        run = submitted(submit(options=("--stages", "preprocess", "--json")))
+        cluster.kill("slurmctld")
+        asked = launch("monitor.py", run.path, "--once", cwd=run.path)
+        assert asked.returncode == 3 and asked.stderr.startswith("error: squeue failed")
+        refused = submit("name=other")
+        assert refused.returncode == 3 and "error: Slurm does not answer" in refused.stderr
+        assert not list((tmp_path / "runs").glob("other-*"))
+        with pytest.raises(ClusterError, match="squeue failed"):
+            query_queue()
+
+
+def test_the_lines_of_squeue_are_understood() -> None:
+    lines = "12|N/A|PENDING|0:00|10:00|Resources\n13|4|RUNNING|1:02|UNLIMITED|None\n14|0|PENDING|0:00|1|a|b\n"
+    first, second, third = parse_queue(lines)
+    assert (first.job_id, first.index, first.state, first.reason) == ("12", 0, "PENDING", "Resources")
+    assert (second.job_id, second.index, second.elapsed, second.limit) == ("13", 4, "1:02", "UNLIMITED")
+    assert third.reason == "a|b"

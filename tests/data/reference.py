@@ -1,0 +1,51 @@
+"""The rows of the reference project, slow and plain: what `hpcsft.data.encode` must give, computed another way.
+
+A row is bos + "User: " + text + eos as one string, then "\\nAssistant: " without loss, then text + eos with loss, then
+"\\nUser: " + text + eos without loss, and so on; each of these strings is tokenized by itself, special tokens spelled.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from hpcsft.data.formats import Conversation, Turn
+
+MASKED = -100
+
+
+class Reference(NamedTuple):
+    """What the model reads, and what it learns."""
+
+    input_ids: list[int]
+    labels: list[int]
+
+
+def turns_of(texts: Sequence[str]) -> Conversation:
+    """Texts by turns of the user and the assistant."""
+    return [Turn("assistant" if place % 2 else "user", text) for place, text in enumerate(texts)]
+
+
+def long_dialogs(conversations: Sequence[list[str]]) -> list[list[str]]:
+    """Real conversations joined to dialogs of several exchanges, English, Chinese and mixed."""
+    starts = range(0, len(conversations), 4)
+    return [[text for texts in conversations[start : start + 4] for text in texts] for start in starts]
+
+
+def reference_row(tokenizer: Any, texts: Sequence[str], learn: set[int] | None = None) -> Reference:
+    """The row of a dialog; `learn` holds the exchanges that carry loss (None: all)."""
+    bos, eos = tokenizer.bos_token, tokenizer.eos_token
+    input_ids: list[int] = []
+    labels: list[int] = []
+
+    def add(text: str, learnt: bool) -> None:
+        ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+        input_ids.extend(ids)
+        labels.extend(ids if learnt else [MASKED] * len(ids))
+
+    for exchange in range(len(texts) // 2):
+        question, answer = texts[2 * exchange : 2 * exchange + 2]
+        add(("\n" if exchange else bos) + "User: " + question + eos, False)
+        add("\nAssistant: ", False)
+        add(answer + eos, learn is None or exchange in learn)
+    return Reference(input_ids, labels)

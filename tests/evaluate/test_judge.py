@@ -1,0 +1,195 @@
+"""Guards the money: a verdict that was given is never asked for again, whatever kills the stage, and the annotations
+hold every verdict once.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hpcsft.errors import InputError, StageError
+from hpcsft.evaluate.judge import judge
+from hpcsft.evaluate.outputs import Answer, append_answers, journal
+from hpcsft.evaluate.prompts import load_prompts
+from hpcsft.records import read_json, read_jsonl, write_json
+from hpcsft.rundir import RunDir
+from tests.evaluate.conftest import reply
+from tests.prepared import context_of, new_run
+
+ROOT = Path(__file__).resolve().parents[2]
+NUM_PROMPTS = 30
+
+
+@pytest.fixture
+def run(spec_values, tmp_path, endpoint) -> RunDir:
+    """A run whose base and epoch-1 have answered; the third answer of epoch-1 equals its reference."""
+    prompts = [{"instruction": f"question {n}", "output": f"reference {n}"} for n in range(NUM_PROMPTS)]
+    write_json(tmp_path / "prompts.json", prompts)
+    spec_values["evaluate"].update(
+        prompts=str(tmp_path / "prompts.json"),
+        checkpoints=["base", "epoch-1"],
+        judge={"model": "judge", "base_url": endpoint.base_url, "max_concurrency": 2},
+    )
+    run = new_run(spec_values)
+    for checkpoint in ("base", "epoch-1"):
+        (run.evaluate / checkpoint).mkdir(parents=True)
+        rows = [
+            Answer(row=row, instruction=p["instruction"], output=f"{checkpoint} {row}", finish="stop", num_tokens=2)
+            for row, p in enumerate(prompts)
+        ]
+        if checkpoint == "epoch-1":
+            rows[2] = rows[2].model_copy(update={"output": "reference 2"})
+        append_answers(journal(run, checkpoint, 0), rows)
+    return run
+
+
+def asked(request: dict[str, Any]) -> str:
+    """The two answers of a request, as they stood."""
+    text = request["messages"][0]["content"]
+    first, second = (text.split(f"Output ({letter}):\n")[1].split("\n\n")[0] for letter in "ab")
+    return f"{first} | {second}"
+
+
+ALL = {
+    pair
+    for checkpoint in ("base", "epoch-1")
+    for row in range(NUM_PROMPTS)
+    for pair in (f"reference {row} | {checkpoint} {row}", f"{checkpoint} {row} | reference {row}")
+    if (checkpoint, row) != ("epoch-1", 2)
+}
+
+
+def prefers_the_model(request: dict[str, Any]) -> tuple[int, Any]:
+    """A judge that knows the reference when it sees it."""
+    return 200, reply("Output (b)" if asked(request).startswith("reference") else "Output (a)")
+
+
+def test_every_pair_is_asked_once_and_annotated(run, endpoint):
+    endpoint.answer = prefers_the_model
+    judge(context_of(run, "judge"))
+    assert sorted(map(asked, endpoint.requests)) == sorted(ALL)
+    prompts = load_prompts(context_of(run, "judge").spec.evaluate.prompts)
+    for checkpoint in ("base", "epoch-1"):
+        rows = read_json(run.evaluate / checkpoint / "annotations.json")
+        assert [row["instruction"] for row in rows] == [prompt.instruction for prompt in prompts]
+        draws = {2} if checkpoint == "epoch-1" else set()
+        assert [row["preference"] for row in rows] == [1.5 if n in draws else 2.0 for n in range(NUM_PROMPTS)]
+        assert {len(row["orders"]) for n, row in enumerate(rows) if n not in draws} == {2}
+        assert {(row["annotator"], row["generator_2"]) for row in rows} == {("openai/judge", f"tiny/{checkpoint}")}
+        outputs = read_json(run.evaluate / checkpoint / "model_outputs.json")
+        assert [row["output"] for row in outputs] == [row["output_2"] for row in rows]
+    progress = run.read_status("judge", 0, 1).progress
+    assert (progress.done, progress.total) == (len(ALL), len(ALL))
+
+
+def test_a_second_run_asks_nothing(run, endpoint):
+    judge(context_of(run, "judge"))
+    before = (run.evaluate / "base" / "annotations.json").read_bytes()
+    count = len(endpoint.requests)
+    judge(context_of(run, "judge"))
+    assert len(endpoint.requests) == count
+    assert (run.evaluate / "base" / "annotations.json").read_bytes() == before
+
+
+def journaled(run: RunDir) -> list[str]:
+    return [row["key"] for name in ("base", "epoch-1") for row in read_jsonl(run.evaluate / name / "verdicts.jsonl")]
+
+
+def test_a_killed_judge_does_not_ask_again_for_what_is_journaled(run, endpoint):
+    """SIGKILL from the server's side, in the middle of the second checkpoint, through the job as a user runs it."""
+    started: list[subprocess.Popen[bytes]] = []
+
+    def fatal(request: dict[str, Any]) -> tuple[int, Any]:
+        if len(endpoint.requests) == 90:
+            deadline = time.monotonic() + 30
+            while len(journaled(run)) <= len(ALL) // 2 + 2 and time.monotonic() < deadline:
+                time.sleep(0.01)  # until the journal of the second checkpoint has begun
+            started[0].send_signal(signal.SIGKILL)
+        return prefers_the_model(request)
+
+    endpoint.answer = fatal
+    command = [sys.executable, str(ROOT / "jobs" / "judge.py"), str(run.path)]
+    started.append(subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd="/"))
+    assert started[0].wait(timeout=60) == -signal.SIGKILL
+    known = journaled(run)
+    assert len(ALL) > len(known) > len(ALL) // 2 + 2
+    assert run.read_status("judge", 0, 1).state == "running"
+    before = len(endpoint.requests)
+    endpoint.answer = prefers_the_model
+    judge(context_of(run, "judge"))
+    assert len(endpoint.requests) - before == len(ALL) - len(known)
+    assert sorted(journaled(run)) == sorted(set(journaled(run))) and len(journaled(run)) == len(ALL)
+    annotations = read_json(run.evaluate / "epoch-1" / "annotations.json")
+    assert [row["preference"] for row in annotations] == [1.5 if n == 2 else 2.0 for n in range(NUM_PROMPTS)]
+
+
+def test_a_judge_that_fails_keeps_every_verdict_it_gave(run, endpoint):
+    def overloaded(request: dict[str, Any]) -> tuple[int, Any]:
+        return prefers_the_model(request) if len(endpoint.requests) <= 21 else (400, {"error": {"message": "quota"}})
+
+    endpoint.answer = overloaded
+    with pytest.raises(StageError, match=r"the judge judge does not answer: .*quota"):
+        judge(context_of(run, "judge"))
+    known = len(journaled(run))
+    assert 20 <= known <= 21  # the other request that was under way may have come first
+    assert not (run.evaluate / "base" / "annotations.json").exists()
+    before = len(endpoint.requests)
+    endpoint.answer = prefers_the_model
+    judge(context_of(run, "judge"))
+    assert len(endpoint.requests) - before == len(ALL) - known
+
+
+def test_a_reply_without_a_verdict_is_asked_for_again(run, endpoint):
+    def shy(request: dict[str, Any]) -> tuple[int, Any]:
+        return (200, reply("Hm.")) if "base 4" in asked(request) else prefers_the_model(request)
+
+    endpoint.answer = shy
+    judge(context_of(run, "judge"))
+    row = read_json(run.evaluate / "base" / "annotations.json")[4]
+    assert row["preference"] is None and [order["raw"] for order in row["orders"]] == ["Hm.", "Hm."]
+    before = len(endpoint.requests)
+    endpoint.answer = prefers_the_model
+    judge(context_of(run, "judge"))
+    assert sorted(map(asked, endpoint.requests[before:])) == ["base 4 | reference 4", "reference 4 | base 4"]
+    assert read_json(run.evaluate / "base" / "annotations.json")[4]["preference"] == 2.0
+
+
+def test_another_judge_or_another_answer_is_asked_about(run, endpoint):
+    judge(context_of(run, "judge"))
+    before = len(endpoint.requests)
+    file = journal(run, "base", 0)
+    changed = Answer(row=5, instruction="question 5", output="a new answer", finish="stop", num_tokens=1)
+    append_answers(file, [changed])
+    judge(context_of(run, "judge"))
+    assert len(endpoint.requests) - before == 2
+    spec = read_json(run.spec)
+    spec["evaluate"]["judge"]["model"] = "another-judge"
+    run.spec.write_text(json.dumps(spec))
+    judge(context_of(run, "judge"))
+    assert len(endpoint.requests) - before == 2 + len(ALL)
+
+
+def test_nobody_is_asked_before_all_answers_are_there(run, endpoint):
+    file = journal(run, "epoch-1", 0)
+    file.write_text("".join(file.read_text().splitlines(keepends=True)[:-1]))
+    with pytest.raises(InputError, match="epoch-1: 1 of 30 answers are missing"):
+        judge(context_of(run, "judge"))
+    assert not endpoint.requests
+
+
+@pytest.mark.parametrize("orders", ["random", "reference_first"])
+def test_one_order_costs_half(run, endpoint, orders):
+    spec = read_json(run.spec)
+    spec["evaluate"]["judge"]["orders"] = orders
+    run.spec.write_text(json.dumps(spec))
+    judge(context_of(run, "judge"))
+    assert len(endpoint.requests) == len(ALL) // 2
+    rows = read_json(run.evaluate / "base" / "annotations.json")
+    assert {len(row["orders"]) for row in rows} == {1}

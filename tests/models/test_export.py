@@ -1,0 +1,92 @@
+"""Guards that an exported model is the trained one, loads anywhere, and exists only once it is whole."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+
+from hpcsft.models.export import gather_state, write_model
+from hpcsft.models.load import load_model, load_tokenizer
+from tests.conftest import build_tiny_model
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory, tiny_model, conversations) -> dict[bool, Path]:
+    """By whether embeddings and head are tied."""
+    untied = build_tiny_model(tmp_path_factory.mktemp("untied"), conversations, tie_word_embeddings=False)
+    return {True: tiny_model, False: untied}
+
+
+def trained(folder: Path, dtype: str = "float32") -> PreTrainedModel:
+    """The model after something like a step: every parameter differs from what is in `folder`."""
+    model = load_model(str(folder), dtype)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.01)
+    return model
+
+
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_what_is_written_is_what_was_trained(folders, tmp_path, tied, dtype):
+    model = trained(folders[tied], dtype)
+    target = tmp_path / "models" / "epoch-1"
+    write_model(model, gather_state(model, 0, keep=True), load_tokenizer(str(folders[tied])), target)
+    loaded = AutoModelForCausalLM.from_pretrained(target)
+    assert type(loaded) is type(model) and loaded.dtype == getattr(torch, dtype)
+    expected, found = model.state_dict(), loaded.state_dict()
+    assert expected.keys() == found.keys()
+    assert all(torch.equal(expected[name], found[name]) for name in expected)
+    assert (loaded.lm_head.weight is loaded.model.embed_tokens.weight) is tied
+    assert ("lm_head.weight" in load_file(target / "model.safetensors")) is not tied
+    ids = torch.arange(12)[None]
+    assert torch.equal(loaded(ids).logits, model.eval()(ids).logits)
+    text = "What is 1 + 1? 一加一？"
+    tokenizers = [AutoTokenizer.from_pretrained(folder) for folder in (target, folders[tied])]
+    assert tokenizers[0](text)["input_ids"] == tokenizers[1](text)["input_ids"]
+    assert tokenizers[0].eos_token_id == tokenizers[1].eos_token_id
+    assert [path.name for path in target.parent.iterdir()] == ["epoch-1"]
+
+
+def test_the_state_is_a_copy_and_ties_are_kept_once(folders):
+    model = trained(folders[True])
+    state = gather_state(model, 0, keep=True)
+    assert state["lm_head.weight"] is state["model.embed_tokens.weight"]
+    before = state["model.norm.weight"].clone()
+    with torch.no_grad():
+        model.model.norm.weight.add_(1)
+    assert torch.equal(state["model.norm.weight"], before)
+    assert not any(tensor.requires_grad for tensor in state.values())
+    assert gather_state(model, 0, keep=False) == {}
+
+
+class FullDisk:
+    """A tokenizer that fails to be written, as on a full disk: the model's own files are there by then."""
+
+    def save_pretrained(self, folder: Path) -> None:
+        (folder / "tokenizer.json").write_text("{")
+        raise OSError(28, "No space left on device")
+
+
+@pytest.mark.parametrize("exists", [False, True])
+def test_half_an_export_is_none(folders, tmp_path, exists):
+    model, tokenizer = trained(folders[True]), load_tokenizer(str(folders[True]))
+    target = tmp_path / "models" / "epoch-1"
+    if exists:
+        shutil.copytree(folders[True], target)
+    state: dict[str, Any] = gather_state(model, 0, keep=True)
+    with pytest.raises(OSError, match="No space left"):
+        write_model(model, state, FullDisk(), target)
+    assert target.exists() is exists
+    if exists:
+        assert torch.equal(load_model(str(target), "float32").model.norm.weight, torch.ones(32))
+    write_model(model, state, tokenizer, target)
+    assert torch.equal(load_model(str(target), "float32").model.norm.weight, model.model.norm.weight)
+    assert load_tokenizer(str(target)).get_vocab() == tokenizer.get_vocab()
+    assert [path.name for path in target.parent.iterdir()] == ["epoch-1"]

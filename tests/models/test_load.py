@@ -1,0 +1,198 @@
+"""Guards the one way in to models: what cannot be used is refused in one line that names the folder, nothing is fetched
+from the network or run from a model's folder, and what is loaded is what was asked for.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+from pathlib import Path
+from typing import Any
+
+import huggingface_hub.constants
+import pytest
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from hpcsft.errors import InputError
+from hpcsft.models.load import choose_attention, load_model, load_tokenizer, pick_device, special_tokens
+
+
+@pytest.fixture
+def folder(tmp_path, tiny_model) -> Path:
+    """A copy of the tiny model, to be damaged."""
+    return Path(shutil.copytree(tiny_model, tmp_path / "copy"))
+
+
+def test_the_tokenizer_knows_its_special_tokens(tiny_model):
+    tokenizer = load_tokenizer(str(tiny_model))
+    tokens = special_tokens(tokenizer)
+    assert tokenizer.is_fast
+    spelled = [tokenizer.decode([token]) for token in tokens.__dict__.values()]
+    assert spelled == ["<s>", "</s>", "<|im_start|>", "<|im_end|>"]
+
+
+def test_tokens_that_are_only_text_are_not_special(folder):
+    """A tokenizer that can spell <|im_start|> but has no such token cannot do ChatML."""
+    tokenizer = load_tokenizer(str(folder))
+    document = json.loads((folder / "tokenizer.json").read_text())
+    document["added_tokens"] = [token for token in document["added_tokens"] if "im_" not in token["content"]]
+    (folder / "tokenizer.json").write_text(json.dumps(document))
+    config = json.loads((folder / "tokenizer_config.json").read_text())
+    (folder / "tokenizer_config.json").write_text(json.dumps({**config, "extra_special_tokens": []}))
+    tokens = special_tokens(load_tokenizer(str(folder)))
+    assert (tokens.im_start, tokens.im_end) == (None, None)
+    assert tokens.eos == tokenizer.eos_token_id
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+def test_a_model_is_loaded_as_asked(tiny_model, dtype, attention):
+    model = load_model(str(tiny_model), dtype, attention)
+    assert {parameter.dtype for parameter in model.parameters()} == {getattr(torch, dtype)}
+    assert model.config._attn_implementation == attention
+    assert {parameter.device.type for parameter in model.parameters()} == {"cpu"}
+    stored = load_file(tiny_model / "model.safetensors")
+    for name, tensor in stored.items():
+        assert torch.equal(model.state_dict()[name], tensor.to(getattr(torch, dtype)))
+
+
+@pytest.fixture
+def tried(monkeypatch) -> list[Any]:
+    """Addresses that somebody tried to reach. HF_HUB_OFFLINE, which the tests set, is off."""
+    addresses: list[Any] = []
+
+    def refuse(*address: Any, **_: Any) -> None:
+        addresses.append(address)
+        raise OSError("no network in this test")
+
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    return addresses
+
+
+def test_loading_needs_no_network(tiny_model, tried):
+    load_tokenizer(str(tiny_model))
+    load_model(str(tiny_model))
+    assert not tried
+
+
+def test_a_folder_that_is_not_there(tmp_path, tried):
+    for load in (load_model, load_tokenizer):
+        with pytest.raises(InputError, match=r"/nowhere: .*(does not load: \S|no such folder)"):
+            load(str(tmp_path / "nowhere"))
+    assert not tried
+
+
+@pytest.mark.xfail(strict=True, reason="taken for a name on the hub, and the error speaks of repo ids")
+@pytest.mark.parametrize("load", [load_model, load_tokenizer])
+@pytest.mark.parametrize("path", ["/nowhere/at/all", "no/such-model"])
+def test_a_folder_that_is_not_there_is_called_so(tried, load, path):
+    with pytest.raises(InputError, match=rf"^{path}: .*no such folder"):
+        load(path)
+    assert not tried
+
+
+def test_a_folder_without_a_tokenizer(folder):
+    for file in folder.glob("tokenizer*"):
+        file.unlink()
+    with pytest.raises(InputError, match=r"copy: the tokenizer does not load: \S"):
+        load_tokenizer(str(folder))
+
+
+def test_a_tokenizer_that_is_not_fast(folder):
+    """ByT5 has no fast variant: its tokens cannot be told from text that spells them."""
+    (folder / "tokenizer.json").unlink()
+    (folder / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "ByT5Tokenizer"}))
+    with pytest.raises(InputError, match="copy: no fast tokenizer"):
+        load_tokenizer(str(folder))
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "reason"),
+    [
+        ("model.safetensors", None, "no file named model.safetensors"),
+        ("config.json", "{", "not a valid JSON file"),
+        ("config.json", '{"model_type": "nonesuch"}', "nonesuch"),
+    ],
+)
+def test_a_damaged_folder(folder, name, content, reason):
+    (folder / name).unlink()
+    if content is not None:
+        (folder / name).write_text(content)
+    with pytest.raises(InputError, match=rf"copy: the model does not load: .*{reason}"):
+        load_model(str(folder))
+
+
+def test_a_damaged_tokenizer(folder):
+    (folder / "tokenizer.json").write_text('{"version": ')
+    with pytest.raises(InputError, match=r"copy: the tokenizer does not load: Expecting value"):
+        load_tokenizer(str(folder))
+
+
+def test_no_code_of_a_model_folder_is_run(folder):
+    (folder / "model.py").write_text("raise SystemExit('code of the folder was run')")
+    config = json.loads((folder / "config.json").read_text())
+    config["auto_map"] = {"AutoConfig": "model.Config", "AutoModelForCausalLM": "model.Model"}
+    config["model_type"] = "homegrown"
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(InputError, match=r"copy: the model does not load"):
+        load_model(str(folder))
+
+
+@pytest.mark.xfail(strict=True, raises=SafetensorError, reason="SafetensorError is not caught")
+def test_weights_cut_off(folder):
+    os.truncate(folder / "model.safetensors", 50_000)
+    with pytest.raises(InputError, match="copy: the model does not load"):
+        load_model(str(folder))
+
+
+@pytest.mark.xfail(strict=True, raises=pytest.fail.Exception, reason="missing weights are made up at random")
+def test_weights_that_are_missing(folder):
+    tensors = load_file(folder / "model.safetensors")
+    del tensors["model.layers.1.mlp.down_proj.weight"]
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(InputError, match=r"copy: .*model\.layers\.1\.mlp\.down_proj\.weight"):
+        load_model(str(folder))
+
+
+@pytest.mark.xfail(strict=True, raises=RuntimeError, reason="RuntimeError is not caught")
+def test_weights_of_another_shape(folder):
+    tensors = load_file(folder / "model.safetensors")
+    name = "model.layers.1.mlp.down_proj.weight"
+    tensors[name] = tensors[name][:, 1:].contiguous()
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(InputError, match="copy: the model does not load"):
+        load_model(str(folder))
+
+
+@pytest.mark.xfail(strict=True, raises=ImportError, reason="ImportError is not caught")
+@pytest.mark.skipif(choose_attention("auto") == "flash_attention_2", reason="flash_attn is installed here")
+def test_attention_that_is_not_installed(tiny_model):
+    with pytest.raises(InputError, match=r"the model does not load: FlashAttention2"):
+        load_model(str(tiny_model), "bfloat16", "flash_attention_2")
+
+
+@pytest.mark.parametrize(
+    ("asked", "has_gpu", "has_flash", "expected"),
+    [
+        ("auto", False, False, "sdpa"),
+        ("auto", True, False, "sdpa"),
+        ("auto", False, True, "sdpa"),
+        ("auto", True, True, "flash_attention_2"),
+        ("eager", True, True, "eager"),
+        ("sdpa", True, True, "sdpa"),
+        ("flash_attention_2", False, False, "flash_attention_2"),
+    ],
+)
+def test_attention_is_chosen_for_the_machine(monkeypatch, tmp_path, asked, has_gpu, has_flash, expected):
+    if has_flash:
+        (tmp_path / "flash_attn.py").touch()
+        monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: has_gpu)
+    assert choose_attention(asked) == expected
+    assert pick_device().type == ("cuda" if has_gpu else "cpu")

@@ -1,0 +1,310 @@
+"""The spec as a whole: rules over several sections, one source for every setting, and the digest that names the run.
+
+Two specs with one digest would share a run directory and mix their results; one spec with two would train twice.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import BaseModel
+
+from hpcsft.errors import SpecError
+from hpcsft.spec import ExperimentSpec, parse_spec
+from hpcsft.spec.cluster import SBATCH_DERIVED, SBATCH_OWNED
+from hpcsft.spec.train import OWNED_BY_SPEC
+from hpcsft.train.deepspeed_config import deepspeed_config
+from tests.spec.values import changed, minimal
+
+
+def errors_of(values: dict[str, Any]) -> list[str]:
+    with pytest.raises(SpecError) as caught:
+        parse_spec(values)
+    return [line for line in caught.value.lines() if line.startswith("error: ")]
+
+
+STAGE_VALUES = {
+    "partition": "cpu",
+    "account": "lab",
+    "qos": "short",
+    "constraint": "a100",
+    "cpus_per_task": 3,
+    "mem_gb": 1.5,
+    "time": "00:10:00",
+}
+OTHER_VALUES: dict[str, Any] = {
+    "name": "other",
+    "runs_dir": "elsewhere",
+    "seed": 43,
+    "model.path": "other",
+    "model.dtype": "float32",
+    "model.attention": "eager",
+    "model.gradient_checkpointing": False,
+    "data.train": ["other.jsonl"],
+    "data.validation": ["v.jsonl"],
+    "data.format": "messages",
+    "data.sample": 0.5,
+    "data.template": "chatml",
+    "data.mask": "last_turn",
+    "data.max_length": 512,
+    "data.overlong": "drop",
+    "data.packing": False,
+    "train.epochs": 4,
+    "train.global_batch_size": 32,
+    "train.micro_batch_size": 1,
+    "train.learning_rate": 2e-5,
+    "train.scheduler": "linear",
+    "train.warmup_ratio": 0.1,
+    "train.weight_decay": 0.1,
+    "train.max_grad_norm": 0.5,
+    "train.zero_stage": 3,
+    "train.offload": "optimizer",
+    "train.deepspeed": {"wall_clock_breakdown": True},
+    "train.checkpoint.every_steps": 7,
+    "train.checkpoint.every_minutes": 10.0,
+    "train.checkpoint.keep_last": 3,
+    "evaluate.prompts": "other.json",
+    "evaluate.checkpoints": ["base"],
+    "evaluate.shards": 2,
+    "evaluate.generation.max_new_tokens": 64,
+    "evaluate.generation.temperature": 0.7,
+    "evaluate.generation.prompt_style": "raw",
+    "evaluate.generation.batch_size": 2,
+    "evaluate.judge.kind": "local",
+    "evaluate.judge.model": "gpt-4o",
+    "evaluate.judge.api": "chat",
+    "evaluate.judge.base_url": "http://localhost:8000/v1",
+    "evaluate.judge.api_key_env": "OTHER_KEY",
+    "evaluate.judge.orders": "random",
+    "evaluate.judge.max_concurrency": 2,
+    "evaluate.judge.batch_size": 2,
+    "cluster.kind": "slurm",
+    "cluster.gpus_per_node": 4,
+    "cluster.setup": ["module load cuda"],
+    "cluster.env": {"A": "1"},
+    "cluster.array_parallelism": 3,
+    "cluster.sbatch": {"exclude": "n7"},
+    "cluster.preprocess.tasks": 2,
+    "cluster.train.nodes": 2,
+    "cluster.train.tasks_per_node": 2,
+    **{f"cluster.{stage}.gpus_per_node": 1 for stage in ("train", "generate", "judge")},
+    **{f"cluster.{key}": value for key, value in STAGE_VALUES.items()},
+    **{
+        f"cluster.{stage}.{key}": value
+        for stage in ("preprocess", "train", "generate", "judge", "report")
+        for key, value in STAGE_VALUES.items()
+    },
+}
+"""For every field a valid value other than its default."""
+
+ONLY_ONE_VALUE = {"train.optimizer", "train.master_weights"}
+FULL = minimal(evaluate={"prompts": "p.json"})
+
+
+def leaves(model: type[BaseModel], prefix: str = "") -> list[str]:
+    """The dotted paths of all fields that are no sections."""
+    found = []
+    for name, field in model.model_fields.items():
+        kinds = [field.annotation, *getattr(field.annotation, "__args__", ())]
+        section = next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)), None)
+        found += leaves(section, f"{prefix}{name}.") if section else [prefix + name]
+    return found
+
+
+def test_the_table_of_other_values_is_whole():
+    assert sorted(set(leaves(ExperimentSpec)) - ONLY_ONE_VALUE) == sorted(OTHER_VALUES)
+
+
+def test_the_same_spec_has_the_same_digest():
+    """Whatever the order of the keys, and whether defaults are spelled out."""
+    spec = parse_spec(FULL)
+    assert parse_spec(dict(reversed(FULL.items()))).digest() == spec.digest()
+    assert parse_spec(spec.model_dump()).digest() == spec.digest()
+    assert parse_spec(changed(FULL, "train.epochs", 3)).digest() == spec.digest()
+    assert re.fullmatch(r"[0-9a-f]{8}", spec.digest())
+
+
+@pytest.mark.parametrize("path", ["cluster.env", "cluster.sbatch", "train.deepspeed"])
+def test_the_order_of_free_keys_does_not_count(path):
+    one, other = ({key: "1" for key in keys} for keys in (("a", "b"), ("b", "a")))
+    assert parse_spec(changed(FULL, path, one)).digest() == parse_spec(changed(FULL, path, other)).digest()
+
+
+@pytest.mark.parametrize("path", OTHER_VALUES)
+def test_another_value_anywhere_is_another_digest(path):
+    assert parse_spec(changed(FULL, path, OTHER_VALUES[path])).digest() != parse_spec(FULL).digest()
+
+
+@pytest.mark.parametrize("path", OTHER_VALUES)
+def test_what_is_written_is_read_back_the_same(path):
+    """spec.json is all that the jobs have."""
+    spec = parse_spec(changed(FULL, path, OTHER_VALUES[path]))
+    again = ExperimentSpec.model_validate_json(spec.model_dump_json())
+    assert again == spec and again.digest() == spec.digest()
+
+
+@pytest.mark.parametrize("sample", [1, 1.0, 2, 0.5])
+def test_a_number_of_rows_and_a_share_of_them_stay_apart(sample):
+    """1 is one conversation, 1.0 all of them."""
+    spec = parse_spec(changed(FULL, "data.sample", sample))
+    again = ExperimentSpec.model_validate_json(spec.model_dump_json())
+    assert (type(spec.data.sample), type(again.data.sample)) == (type(sample), type(sample))
+
+
+@pytest.mark.parametrize("value", [True, 1, "1"])
+def test_sbatch_values_keep_their_kind(value):
+    """true is a bare option, 1 and "1" are arguments."""
+    spec = parse_spec(minimal(cluster={"sbatch": {"x": value}}))
+    again = ExperimentSpec.model_validate_json(spec.model_dump_json())
+    assert type(again.cluster.sbatch["x"]) is type(value)
+
+
+def test_the_run_directory_has_name_and_digest(tmp_path):
+    spec = parse_spec(minimal(name="a", runs_dir=str(tmp_path)))
+    assert spec.run_path == f"{tmp_path}/a-{spec.digest()}"
+
+
+def test_relative_paths_become_absolute(tmp_path, monkeypatch):
+    """The jobs run in another folder. What is no local path stays as it is."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", "/home/someone")
+    values = {
+        "runs_dir": "runs",
+        "model": {"path": "./models/../m"},
+        "data": {"train": ["d/*.jsonl", "/abs.jsonl", "~/e.jsonl"], "validation": ["v.jsonl"]},
+        "evaluate": {"prompts": "p.json", "judge": {"kind": "local", "model": "judge"}},
+    }
+    spec = parse_spec(values)
+    here = str(tmp_path)
+    assert spec.runs_dir == f"{here}/runs"
+    assert spec.model.path == f"{here}/m"
+    assert spec.data.train == [f"{here}/d/*.jsonl", "/abs.jsonl", "/home/someone/e.jsonl"]
+    assert spec.data.validation == [f"{here}/v.jsonl"]
+    assert spec.evaluate and spec.evaluate.prompts == f"{here}/p.json"
+    assert spec.evaluate.judge.model == f"{here}/judge"
+    hosted = parse_spec(changed(values, "evaluate.judge", {"kind": "openai", "model": "gpt-4o"}))
+    assert hosted.evaluate and hosted.evaluate.judge.model == "gpt-4o"
+
+
+def test_a_folder_that_no_batch_script_may_hold_is_refused(tmp_path, monkeypatch):
+    """The spec says `runs`, but the folder in which submit is called becomes part of it."""
+    folder = tmp_path / "my $(touch x) project"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    (line,) = errors_of(minimal())
+    assert line.startswith("error: runs_dir: ") and "this path is written into batch scripts" in line
+
+
+@pytest.mark.parametrize("name", ["epoch-4", "epoch-0", "epoch-01", "Base", "latest"])
+def test_checkpoints_that_will_not_exist(name):
+    values = minimal(train={"epochs": 3}, evaluate={"prompts": "p.json", "checkpoints": ["base", name]})
+    assert errors_of(values) == [
+        f"error: evaluate.checkpoints: no checkpoint '{name}'; there will be base, epoch-1, epoch-2, epoch-3"
+    ]
+
+
+def test_evaluated_checkpoints_are_in_the_order_of_training():
+    assert parse_spec(minimal()).evaluated_checkpoints() == []
+    assert parse_spec(changed(FULL, "train.epochs", 2)).evaluated_checkpoints() == ["base", "epoch-1", "epoch-2"]
+    chosen = changed(FULL, "evaluate.checkpoints", ["epoch-3", "base"])
+    assert parse_spec(chosen).evaluated_checkpoints() == ["base", "epoch-3"]
+
+
+@pytest.mark.parametrize(
+    ("offload", "zero_stage", "text"),
+    [
+        *(("none", stage, None) for stage in (0, 1, 2, 3)),
+        ("optimizer", 0, "'optimizer' needs zero_stage 1, 2 or 3"),
+        *(("optimizer", stage, None) for stage in (1, 2, 3)),
+        *(("all", stage, "'all' needs zero_stage 3; 'optimizer' works with 1, 2 and 3") for stage in (0, 1, 2)),
+        ("all", 3, None),
+    ],
+)
+def test_offload_and_zero_stage(offload, zero_stage, text):
+    values = minimal(train={"offload": offload, "zero_stage": zero_stage})
+    if text:
+        assert errors_of(values) == [f"error: train.offload: {text}"]
+    else:
+        assert parse_spec(values).train.offload == offload
+
+
+def nested(key: str, value: Any) -> dict[str, Any]:
+    return changed({}, key, value)
+
+
+@pytest.mark.parametrize("value", [{"enabled": True}, 0, False, None], ids=repr)
+@pytest.mark.parametrize("key", OWNED_BY_SPEC)
+def test_deepspeed_settings_that_the_spec_decides(key, value):
+    """Whatever the value: null would take the setting away."""
+    (line,) = errors_of(minimal(train={"deepspeed": nested(key, value)}))
+    assert line.startswith(f"error: train.deepspeed: {key} is decided by {OWNED_BY_SPEC[key]}; set it there")
+
+
+def test_a_section_of_deepspeed_cannot_be_replaced_as_a_whole():
+    """Its stage would go with it."""
+    assert errors_of(minimal(train={"deepspeed": {"zero_optimization": 3}}))
+
+
+def test_all_deepspeed_settings_that_the_spec_decides_are_told():
+    both = {"fp16": {"enabled": True}, "zero_optimization": {"stage": 3}}
+    text = " ".join(errors_of(minimal(train={"deepspeed": both})))
+    assert "fp16 is decided by" in text and "zero_optimization.stage is decided by" in text
+
+
+def test_every_setting_that_the_spec_derives_is_refused_in_deepspeed():
+    """The table of owned keys and the configuration that is made must not drift apart."""
+    spec = parse_spec(minimal(train={"zero_stage": 3, "offload": "all"}))
+    made = deepspeed_config(spec, 1, on_gpu=False)
+    free = {"steps_per_print", "zero_force_ds_cpu_optimizer"}
+    keys = {key for key in made if key != "zero_optimization"} - free
+    keys |= {f"zero_optimization.{key}" for key in made["zero_optimization"]}
+    assert keys <= set(OWNED_BY_SPEC)
+
+
+def test_other_deepspeed_settings_are_merged():
+    further = {"wall_clock_breakdown": True, "zero_optimization": {"overlap_comm": False}}
+    spec = parse_spec(minimal(train={"deepspeed": further}))
+    made = deepspeed_config(spec, 1, on_gpu=True)
+    assert made["wall_clock_breakdown"] is True
+    assert made["zero_optimization"] == {"stage": 2, "overlap_comm": False}
+
+
+@pytest.mark.parametrize("option", SBATCH_OWNED)
+def test_sbatch_options_with_a_field_of_their_own(option):
+    (line,) = errors_of(minimal(cluster={"sbatch": {option: "1"}}))
+    assert line.startswith(f"error: cluster.sbatch: --{option} has a field of its own: cluster.{SBATCH_OWNED[option]}")
+
+
+@pytest.mark.parametrize("field", SBATCH_OWNED.values())
+def test_the_fields_that_sbatch_options_point_to_exist(field):
+    assert f"cluster.{field}" in OTHER_VALUES
+
+
+@pytest.mark.parametrize("option", SBATCH_DERIVED)
+def test_sbatch_options_that_are_derived(option):
+    (line,) = errors_of(minimal(cluster={"sbatch": {option: "1"}}))
+    assert line.startswith(f"error: cluster.sbatch: --{option} is set by hpcsft")
+
+
+def test_every_field_says_what_it_means():
+    """`hpcsft schema` and the README's table print it. A field that says the same as its section refers to it."""
+    schema = ExperimentSpec.model_json_schema()
+    sections = {"ExperimentSpec": schema, **schema["$defs"]}
+    texts = {name: model.get("description", "") for name, model in sections.items()}
+    for section, model in sections.items():
+        for name, field in model["properties"].items():
+            text = field.get("description") or sections[field["$ref"].rpartition("/")[2]]["description"]
+            texts[f"{section}.{name}"] = text
+    assert [name for name, text in texts.items() if len(text) < 10] == []
+
+
+def test_every_other_value_fits_its_section():
+    """All of them together are a spec, so that none of the tests above passes for the wrong reason."""
+    values = FULL
+    for path, value in OTHER_VALUES.items():
+        values = changed(values, path, value)
+    spec = parse_spec(values)
+    assert Path(spec.runs_dir).name == "elsewhere"

@@ -1,0 +1,332 @@
+"""What submit finds wrong with the files that a spec names, before a job waits a day in the queue to find it.
+
+Every error names the field of the spec and the file; several mistakes are told at once; nothing ends in a traceback.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from hpcsft.errors import InputError
+from hpcsft.evaluate.prompts import load_prompts
+from hpcsft.inputs import InputErrors, ModelFacts, check_data, check_inputs, check_model
+from hpcsft.spec import parse_spec
+from tests.conftest import build_tiny_model
+
+ROW = {"id": "1", "data": ["What is cytology?", "The study of cells."]}
+
+
+def safetensors(tensors: dict[str, list[int]]) -> bytes:
+    """A whole safetensors file with float32 zeros of the given shapes."""
+    header: dict[str, object] = {"__metadata__": {"format": "pt"}}
+    end = 0
+    for name, shape in tensors.items():
+        size = 4
+        for length in shape:
+            size *= length
+        header[name] = {"dtype": "F32", "shape": shape, "data_offsets": [end, end + size]}
+        end += size
+    text = json.dumps(header).encode()
+    return len(text).to_bytes(8, "little") + text + bytes(end)
+
+
+@pytest.fixture
+def model(tmp_path) -> Path:
+    """The least that counts as a model folder: 2 x 3 + 5 parameters."""
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps({"architectures": ["LlamaForCausalLM"], "model_type": "llama"}))
+    (folder / "model.safetensors").write_bytes(safetensors({"a": [2, 3], "b": [5]}))
+    (folder / "tokenizer.json").write_text("{}")
+    return folder
+
+
+def refused(folder: Path, text: str) -> str:
+    """Check that the model is refused with `text`, an error that names the field and the folder; returns the hint."""
+    with pytest.raises(InputError, match=text) as caught:
+        check_model(str(folder), "model.path")
+    assert caught.value.message.startswith("model.path: ")
+    assert str(folder) in caught.value.message
+    return caught.value.hint or ""
+
+
+def test_a_model_tells_its_architecture_and_size(model):
+    assert check_model(str(model), "model.path") == ModelFacts(architecture="LlamaForCausalLM", num_parameters=11)
+
+
+def test_a_config_without_architectures_tells_its_type(model):
+    (model / "config.json").write_text(json.dumps({"model_type": "llama"}))
+    assert check_model(str(model), "model.path").architecture == "llama"
+
+
+def test_weights_of_another_kind_have_no_known_size(model):
+    (model / "model.safetensors").rename(model / "pytorch_model.bin")
+    assert check_model(str(model), "model.path").num_parameters is None
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_parameters_are_counted_as_torch_counts_them(tied, tmp_path, conversations):
+    """In one file or in several, with the output layer of its own or tied to the embeddings."""
+    from transformers import AutoModelForCausalLM
+
+    folder = build_tiny_model(tmp_path / "one", conversations, tie_word_embeddings=tied)
+    loaded = AutoModelForCausalLM.from_pretrained(folder)
+    count = sum(parameter.numel() for parameter in loaded.parameters())
+    assert check_model(str(folder), "model.path").num_parameters == count
+    sharded = shutil.copytree(folder, tmp_path / "several", ignore=shutil.ignore_patterns("*.safetensors"))
+    loaded.save_pretrained(sharded, max_shard_size="50KB")
+    assert len(list(sharded.glob("*.safetensors"))) > 1
+    assert check_model(str(sharded), "model.path").num_parameters == count
+
+
+def test_no_model_folder(tmp_path):
+    assert "Hugging Face format" in refused(tmp_path / "none", "no such folder")
+
+
+def test_no_config(model):
+    (model / "config.json").unlink()
+    assert "Hugging Face" in refused(model, "no config.json inside")
+
+
+@pytest.mark.parametrize("content", [b"{", b"\xff\xfe", b"[]", b"3"])
+def test_a_config_that_is_none(content, model):
+    (model / "config.json").write_bytes(content)
+    refused(model, "config.json")
+
+
+def test_no_weights(model):
+    (model / "model.safetensors").unlink()
+    assert "safetensors" in refused(model, "no weights inside")
+
+
+def test_no_tokenizer(model):
+    (model / "tokenizer.json").unlink()
+    assert "tokenizer.json" in refused(model, "no tokenizer inside")
+
+
+@pytest.mark.parametrize("name", ["tokenizer.json", "tokenizer.model", "vocab.json"])
+def test_any_usual_tokenizer_file_will_do(name, model):
+    (model / "tokenizer.json").rename(model / name)
+    check_model(str(model), "model.path")
+
+
+WHOLE = safetensors({"a": [2, 3]})
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        WHOLE[:5],
+        WHOLE[:40],
+        b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n",
+        (2).to_bytes(8, "little") + b"[]",
+        (9).to_bytes(8, "little") + b'{"a": "b"',
+        safetensors({"a": [1]}).replace(b"shape", b"sharp"),
+        WHOLE[:-1],
+    ],
+    ids=["empty", "length cut", "header cut", "LFS pointer", "a list", "no JSON", "no shape", "weights cut"],
+)
+def test_weights_that_are_not_whole(content, model):
+    """What an interrupted download leaves, or git without git-lfs."""
+    (model / "model.safetensors").write_bytes(content)
+    assert refused(model, "not a whole safetensors file") == "download it again"
+
+
+def data_refused(text: str, *patterns: object, format: str = "auto") -> list[str]:
+    """Check that the data are refused with `text` by an error that names the field; returns its lines."""
+    with pytest.raises(InputError, match=text) as caught:
+        check_data([str(pattern) for pattern in patterns], format, "data.train")
+    assert caught.value.message.startswith("data.train: ")
+    return caught.value.lines()
+
+
+def write_rows(path: Path, *rows: object) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+def test_data_files_are_found_in_order_and_once(tmp_path):
+    second, first = write_rows(tmp_path / "b.jsonl", ROW), write_rows(tmp_path / "a.jsonl", ROW)
+    assert check_data([str(tmp_path / "*.jsonl"), str(second)], "auto", "data.train") == [str(first), str(second)]
+
+
+@pytest.mark.parametrize("name", ["a.json", "a.json.gz", "a.jsonl.gz"])
+def test_every_kind_of_file_is_looked_into(name, tmp_path):
+    text = json.dumps([ROW]) if ".json." in f"{name}." else json.dumps(ROW)
+    path = tmp_path / name
+    path.write_bytes(gzip.compress(text.encode()) if name.endswith(".gz") else text.encode())
+    assert check_data([str(path)], "auto", "data.train") == [str(path)]
+
+
+def test_no_such_data_file(tmp_path):
+    lines = data_refused("no such file", tmp_path / "none.jsonl")
+    assert str(tmp_path / "none.jsonl") in lines[0]
+    assert lines[1] == "hint: paths are relative to where submit is called"
+    data_refused("no such file", tmp_path / "*.jsonl")
+
+
+@pytest.mark.parametrize("name", ["a.txt", "a.csv", "a.jsonl.bz2"])
+def test_an_unknown_kind_of_data_file(name, tmp_path):
+    lines = data_refused("unknown kind of file", write_rows(tmp_path / name, ROW))
+    assert ".jsonl, .jsonl.gz, .json, .json.gz, .parquet" in lines[1]
+
+
+def test_a_folder_is_no_data_file(tmp_path):
+    (tmp_path / "a.jsonl").mkdir()
+    data_refused("cannot be read", tmp_path / "a.jsonl")
+
+
+@pytest.mark.parametrize("content", ["", "\n \n"])
+def test_an_empty_data_file(content, tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_text(content)
+    assert str(path) in data_refused("empty", path)[0]
+    (tmp_path / "a.json").write_text("[]")
+    data_refused("empty", tmp_path / "a.json")
+
+
+def test_one_empty_file_among_good_ones_is_named(tmp_path):
+    good, empty = write_rows(tmp_path / "a.jsonl", ROW), write_rows(tmp_path / "b.jsonl")
+    assert str(empty) in data_refused("empty", good, empty)[0]
+
+
+@pytest.mark.parametrize(
+    ("row", "text"),
+    [
+        ([1], "row 1: a row is a JSON object, this is list"),
+        ({"text": "x"}, "row 1: keys text are of no known format"),
+        ({"data": "x"}, "row 1: 'data' is str, expected a list"),
+        ({"data": ["only a question"]}, "row 1: no pair of question and answer"),
+        ({"data": ["a question", " "]}, "row 1: turn 2 is empty"),
+        ({"data": ["a question", 7]}, r"row 1: data\[1\] is int, expected a string"),
+        ({"messages": [{"role": "assistant", "content": "x"}] * 2}, "row 1: turn 1 is by 'assistant', expected 'user'"),
+        ({"messages": ["x"]}, r"row 1: messages\[0\] is str, expected an object"),
+        ({"messages": [{"role": "robot", "content": "x"}]}, r"row 1: messages\[0\].role is 'robot', expected one of"),
+    ],
+)
+def test_a_first_row_that_is_no_conversation(row, text, tmp_path):
+    lines = data_refused(text, write_rows(tmp_path / "a.jsonl", row))
+    assert lines[1] == "hint: see data.format in the README"
+
+
+def test_the_format_that_the_spec_names_is_insisted_on(tmp_path):
+    data_refused("'messages' is missing, expected a list", write_rows(tmp_path / "a.jsonl", ROW), format="messages")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "text"),
+    [
+        ("a.jsonl", b"{'data': []}\n", "not valid JSON"),
+        ("a.jsonl", b'{"data": ["\xff", "b"]}\n', "not UTF-8 text"),
+        ("a.json", b'{"data": ["a", "b"]}', "a JSON array of rows is expected, this is dict"),
+        ("a.json", b'{"data": ["a", "b"]}\n{"data": ["a", "b"]}', "not valid JSON"),
+        ("a.jsonl.gz", b'{"data": ["a", "b"]}\n', "cannot be read: Not a gzipped file"),
+        ("a.jsonl.gz", gzip.compress(b"x" * 1000)[:15], "cannot be read"),
+        ("a.jsonl.gz", gzip.compress(b"x" * 1000)[:10] + b"\xff" * 30, "cannot be read"),
+        ("a.parquet", b"PAR1", "not a readable Parquet file"),
+    ],
+    ids=["no JSON", "no UTF-8", "no array", "lines", "not gzipped", "gzip cut", "gzip damaged", "parquet"],
+)
+def test_data_that_cannot_be_read(name, content, text, tmp_path):
+    path = tmp_path / name
+    path.write_bytes(content)
+    assert str(path) in data_refused(text, path)[0]
+
+
+def prompts_refused(text: str, path: Path) -> list[str]:
+    with pytest.raises(InputError, match=text) as caught:
+        load_prompts(path)
+    assert caught.value.message.startswith(f"evaluate.prompts: {path}: ")
+    return caught.value.lines()
+
+
+GOOD = {"instruction": "What is cytology?", "output": "The study of cells."}
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        ({"instruction": "a", "output": "b"}, "this is a JSON dict"),
+        ([], "this is an empty array"),
+        (["What?"], "row 0 is str, no object"),
+        ([GOOD, {"output": "b"}], "row 1: 'instruction' is missing or no text"),
+        ([{"instruction": "a"}], "row 0: 'output' is missing or no text"),
+        ([{"instruction": "a", "output": " "}], "row 0: 'output' is missing or no text"),
+        ([{"instruction": 7, "output": "b"}], "row 0: 'instruction' is missing or no text"),
+    ],
+)
+def test_prompts_of_the_wrong_shape(value, text, tmp_path):
+    path = tmp_path / "prompts.json"
+    path.write_text(json.dumps(value))
+    assert prompts_refused(text, path)[1].startswith('hint: expected a JSON array of {"instruction"')
+
+
+def test_prompts_that_cannot_be_read(tmp_path):
+    prompts_refused("cannot be read: No such file", tmp_path / "none.json")
+    path = tmp_path / "prompts.json"
+    path.write_text("[")
+    prompts_refused("not valid JSON", path)
+    path.write_bytes(b"\xff")
+    prompts_refused("not valid JSON", path)
+
+
+def test_a_repeated_instruction_is_refused(tmp_path):
+    path = tmp_path / "prompts.json"
+    path.write_text(json.dumps([GOOD, {**GOOD, "instruction": "another"}, {**GOOD, "output": "Cells."}]))
+    assert "joined on the exact instruction" in prompts_refused("row 2 repeats an instruction", path)[1]
+
+
+def test_prompts_keep_their_generator_and_dataset(tmp_path):
+    path = tmp_path / "prompts.json"
+    path.write_text(json.dumps([{**GOOD, "generator": "davinci", "dataset": "vicuna"}, {**GOOD, "instruction": "x"}]))
+    assert [(prompt.generator, prompt.dataset) for prompt in load_prompts(path)] == [
+        ("davinci", "vicuna"),
+        ("reference", ""),
+    ]
+
+
+def test_facts_about_good_inputs(spec_values, ultrachat_file, prompts_file, tiny_model):
+    facts = check_inputs(parse_spec(spec_values))
+    assert facts.data_files == [str(ultrachat_file)]
+    assert facts.data_bytes == os.path.getsize(ultrachat_file)
+    assert facts.num_prompts == len(json.loads(prompts_file.read_text()))
+    assert facts.model == check_model(str(tiny_model), "model.path")
+
+
+def test_a_run_without_evaluation_needs_no_prompts(spec_values):
+    del spec_values["evaluate"]
+    assert check_inputs(parse_spec(spec_values)).num_prompts == 0
+
+
+def test_all_that_is_wrong_is_told_at_once(spec_values, tmp_path):
+    spec_values["model"]["path"] = str(tmp_path / "no-model")
+    spec_values["data"]["train"] = [str(tmp_path / "no-data.jsonl")]
+    spec_values["data"]["validation"] = [str(tmp_path / "no-validation.jsonl")]
+    spec_values["evaluate"]["prompts"] = str(tmp_path / "no-prompts.json")
+    spec_values["evaluate"]["judge"]["model"] = str(tmp_path / "no-judge")
+    with pytest.raises(InputErrors) as caught:
+        check_inputs(parse_spec(spec_values))
+    fields = [line.split(": ")[1] for line in caught.value.lines() if line.startswith("error: ")]
+    assert fields == ["model.path", "data.train", "data.validation", "evaluate.prompts", "evaluate.judge.model"]
+    assert all(f"no-{name}" in str(caught.value) for name in ("model", "data", "validation", "prompts", "judge"))
+
+
+def test_every_missing_data_file_is_told(spec_values, tmp_path):
+    spec_values["data"]["train"] = [str(tmp_path / "one.jsonl"), str(tmp_path / "two.jsonl")]
+    with pytest.raises(InputErrors) as caught:
+        check_inputs(parse_spec(spec_values))
+    assert [line for line in caught.value.lines() if line.startswith("error: ")] == [
+        f"error: data.train: no such file: {tmp_path / name}" for name in ("one.jsonl", "two.jsonl")
+    ]
+
+
+def test_a_judge_behind_an_api_is_no_folder(spec_values):
+    spec_values["evaluate"]["judge"] = {"kind": "openai", "model": "gpt-4o"}
+    check_inputs(parse_spec(spec_values))

@@ -1,0 +1,280 @@
+"""Who may import whom, and how light the login node stays.
+
+Guards DESIGN section 1: data flows one way, and what a login node runs loads no torch, transformers, deepspeed,
+datasets or numpy. A wrong import fails with the file, the line and the row of RULES that forbids it. A new module falls
+under the row of its package; a new package needs a row of its own.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from tests.launch.command import ROOT, TIMEOUT_S, environment, slurm_path
+from tests.runs import finished_run
+
+HEAVY = {
+    "accelerate",
+    "datasets",
+    "deepspeed",
+    "matplotlib",
+    "numpy",
+    "openai",
+    "pandas",
+    "pyarrow",
+    "safetensors",
+    "scipy",
+    "tokenizers",
+    "torch",
+    "transformers",
+}
+"""What no command on a login node may load."""
+
+
+class Rule(NamedTuple):
+    """What a module may import; each field lists names, separated by spaces, which include what is below them."""
+
+    own: str = ""
+    """Modules of hpcsft."""
+    outside: str = ""
+    """Packages of others."""
+    later: str = ""
+    """Both kinds, but only inside functions."""
+
+
+LOW = "errors records spec rundir plan"
+
+RULES = {
+    "hpcsft": Rule(),
+    "hpcsft.errors": Rule(),
+    "hpcsft.records": Rule("errors", "pydantic"),
+    "hpcsft.spec": Rule("errors spec", "pydantic pydantic_core"),
+    "hpcsft.rundir": Rule("errors records spec"),
+    "hpcsft.plan": Rule("errors records spec rundir", "pydantic"),
+    "hpcsft.estimate": Rule(LOW),
+    "hpcsft.inputs": Rule(f"{LOW} data.formats data.readers evaluate.prompts"),
+    "hpcsft.cluster": Rule(f"{LOW} cluster", later="submitit"),
+    "hpcsft.cluster.task": Rule(later="rundir stage"),  # unpickled by any version: its module level stays empty
+    "hpcsft.cluster.dry_run": Rule(f"{LOW} cluster estimate inputs train.deepspeed_config"),
+    "hpcsft.monitor": Rule(f"{LOW} cluster monitor", "rich"),
+    "hpcsft.monitor.state": Rule("errors records plan cluster.slurm"),  # pure
+    "hpcsft.monitor.view": Rule("monitor.state", "rich"),  # pure
+    "hpcsft.console": Rule("errors cluster.snapshot", later="spec"),
+    "hpcsft.quickstart": Rule("errors quickstart", later="gguf numpy safetensors tokenizers torch yaml"),
+    "hpcsft.stage": Rule(LOW),
+    "hpcsft.data": Rule(f"{LOW} stage data models.load", "datasets numpy pyarrow torch"),
+    "hpcsft.data.formats": Rule(),  # this and the next five are light
+    "hpcsft.data.readers": Rule("errors data.formats", later="pyarrow"),
+    "hpcsft.data.templates": Rule("errors data.formats"),
+    "hpcsft.data.encode": Rule("errors spec data.formats data.templates"),
+    "hpcsft.data.packing": Rule(),
+    "hpcsft.data.preprocess": Rule(f"{LOW} stage data models.load", later="pyarrow"),
+    "hpcsft.models": Rule(f"{LOW} stage data models", "torch transformers", later="deepspeed"),
+    "hpcsft.train": Rule(f"{LOW} stage data models train", "deepspeed torch transformers"),
+    "hpcsft.train.deepspeed_config": Rule("spec"),  # pure: the dry run shows it
+    "hpcsft.train.metrics": Rule("records rundir"),
+    "hpcsft.evaluate": Rule(f"{LOW} stage data models evaluate", "torch transformers"),
+    "hpcsft.evaluate.prompts": Rule("errors records"),  # this and the next four are light
+    "hpcsft.evaluate.verdicts": Rule("errors records evaluate.prompts"),
+    "hpcsft.evaluate.scores": Rule("errors records"),
+    "hpcsft.evaluate.outputs": Rule(f"{LOW} evaluate.prompts"),
+    "hpcsft.evaluate.judges": Rule(
+        "errors records spec evaluate.prompts evaluate.verdicts", later="openai torch models.load evaluate.generate"
+    ),
+    "hpcsft.report": Rule(
+        f"{LOW} stage report data.shards evaluate.judges evaluate.outputs evaluate.prompts evaluate.scores "
+        "evaluate.verdicts"
+    ),
+    "jobs": Rule("stage", later="data models train evaluate report"),
+    "launch": Rule(f"{LOW} estimate inputs cluster monitor", later="rich"),
+}
+"""Row of a module: the longest prefix of its name."""
+
+LOGIN_NODE = "launch " + " ".join(f"hpcsft.{name}" for name in f"{LOW} estimate inputs cluster monitor console".split())
+"""What runs on a login node."""
+
+
+class Import(NamedTuple):
+    """One import statement's target."""
+
+    name: str
+    line: int
+    at_start: bool
+    """At module level, so that loading the module runs it."""
+
+
+def module_files() -> dict[str, Path]:
+    """Every source file by the dotted name of its module."""
+    files = {}
+    for folder in ("hpcsft", "jobs", "launch"):
+        for path in sorted((ROOT / folder).rglob("*.py")):
+            parts = path.relative_to(ROOT).with_suffix("").parts
+            files[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return files
+
+
+FILES = module_files()
+
+
+def shown(name: str) -> str:
+    """The module's file as it is called in messages."""
+    return str(FILES[name].relative_to(ROOT))
+
+
+def imports_of(name: str) -> Iterator[Import]:
+    """Every import in the module, wherever it stands."""
+    package = name if FILES[name].name == "__init__.py" else name.rpartition(".")[0]
+
+    def visit(node: ast.AST, at_start: bool) -> Iterator[Import]:
+        for child in ast.iter_child_nodes(node):
+            if isinstance(child, ast.Import):
+                yield from (Import(alias.name, child.lineno, at_start) for alias in child.names)
+            elif isinstance(child, ast.ImportFrom):
+                base = child.module or ""
+                if child.level:
+                    parents = package.split(".")
+                    base = ".".join([*parents[: len(parents) - child.level + 1], *filter(None, [base])])
+                for alias in child.names:
+                    deeper = f"{base}.{alias.name}"
+                    yield Import(deeper if deeper in FILES else base, child.lineno, at_start)
+            elif isinstance(child, ast.If) and "TYPE_CHECKING" in ast.dump(child.test):
+                yield from visit(child, False)
+            else:
+                function = isinstance(child, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda))
+                yield from visit(child, at_start and not function)
+
+    return visit(ast.parse(FILES[name].read_text(encoding="utf-8")), True)
+
+
+def covers(names: str, target: str) -> bool:
+    return any(target == name or target.startswith(f"{name}.") for name in names.split())
+
+
+def row_of(name: str) -> str | None:
+    rows = [row for row in RULES if name == row or (name.startswith(f"{row}.") and row != "hpcsft")]
+    return max(rows, key=len, default=None)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_module_imports_only_what_its_row_allows(name):
+    row = row_of(name)
+    assert row, f"{shown(name)}: give it a row in RULES, in {Path(__file__).name}"
+    own, outside, later = RULES[row]
+    wrong = []
+    for target, line, at_start in imports_of(name):
+        if target.partition(".")[0] in sys.stdlib_module_names:
+            continue
+        short = target.removeprefix("hpcsft.") if target.startswith("hpcsft") else target
+        allowed = own if target.startswith("hpcsft") else outside
+        if not covers(allowed, short) and (at_start or not covers(later, short)):
+            when = "at module level" if at_start else "in a function"
+            wrong.append(f"{shown(name)}:{line}: imports {target} {when}, which RULES['{row}'] does not allow")
+    assert not wrong, "\n".join(wrong)
+
+
+def test_every_row_is_of_a_module_that_exists():
+    gone = [row for row in RULES if row not in FILES and row not in ("jobs", "launch")]
+    assert not gone, f"rows without a module: {gone}"
+
+
+def test_no_two_modules_import_each_other_in_a_circle():
+    """Not even with an import inside a function, which would only hide that data flows back."""
+    graph = {name: {target for target, _, _ in imports_of(name) if target in FILES} for name in FILES}
+    done: set[str] = set()
+
+    def walk(name: str, way: tuple[str, ...]) -> None:
+        assert name not in way, "a circle of imports: " + " -> ".join([*way[way.index(name) :], name])
+        if name not in done:
+            for target in sorted(graph[name]):
+                walk(target, (*way, name))
+            done.add(name)
+
+    for name in graph:
+        walk(name, ())
+
+
+@pytest.mark.parametrize("name", [name for name in FILES if covers(LOGIN_NODE, name)])
+def test_loading_a_login_node_module_reaches_nothing_heavy(name):
+    """Through all that is imported on the way, packages' __init__.py included."""
+    seen: set[str] = set()
+    queue: list[tuple[str, tuple[str, ...]]] = [(name, ())]
+    while queue:
+        module, way = queue.pop()
+        for target, line, at_start in imports_of(module):
+            step = (*way, f"{shown(module)}:{line}")
+            package = target.partition(".")[0]
+            assert not (at_start and package in HEAVY), f"{' -> '.join(step)} imports {target}"
+            parts = target.split(".")
+            for part in (".".join(parts[: end + 1]) for end in range(len(parts))):
+                if at_start and part in FILES and part not in seen:
+                    seen.add(part)
+                    queue.append((part, step))
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "launch").glob("*.py")), ids=lambda path: path.name)
+def test_launch_scripts_are_short(path):
+    """They parse arguments; what they do belongs to hpcsft/, where it can be tested."""
+    lines = len(path.read_text(encoding="utf-8").splitlines())
+    assert lines < 80, f"launch/{path.name} has {lines} lines; under 80 is the rule"
+
+
+LOOK = """
+import json, runpy, sys
+heavy, script, *arguments = sys.argv[1:]
+sys.argv = [script, *arguments]
+code = 0
+try:
+    runpy.run_path(script, run_name="__main__")
+except SystemExit as leave:
+    code = leave.code
+loaded = {name.partition(".")[0] for name in sys.modules} & set(heavy.split())
+print(json.dumps({"code": code, "loaded": sorted(loaded)}), file=sys.stderr)
+"""
+
+
+def loaded_by(script: str, *arguments: str, cwd: Path) -> dict[str, Any]:
+    """Run launch/SCRIPT for real and tell its exit code and which heavy packages it had loaded at its end."""
+    command = [sys.executable, "-c", LOOK, " ".join(HEAVY), str(ROOT / "launch" / script), *arguments]
+    path = slurm_path(cwd / "bin")
+    done = subprocess.run(command, capture_output=True, text=True, cwd=cwd, timeout=TIMEOUT_S, env=environment(path))
+    return json.loads(done.stderr.splitlines()[-1])
+
+
+@pytest.mark.parametrize("script", sorted(path.name for path in (ROOT / "launch").glob("*.py")))
+def test_help_is_light(script, tmp_path):
+    assert loaded_by(script, "--help", cwd=tmp_path) == {"code": 0, "loaded": []}
+
+
+@pytest.mark.parametrize("kind", ["local", "slurm"])
+def test_submit_is_light_when_it_checks_plans_and_renders(kind, spec_values, tmp_path):
+    """The whole way of a submission but for sbatch itself, the text of Slurm's scripts included."""
+    path = tmp_path / "spec.json"
+    path.write_text(json.dumps(spec_values))
+    assert loaded_by("submit.py", str(path), "--dry-run", "--cluster", kind, cwd=tmp_path) == {"code": 0, "loaded": []}
+
+
+@pytest.mark.parametrize(
+    ("script", "arguments"),
+    [
+        ("monitor.py", ["--once", "--json"]),
+        ("monitor.py", ["--once"]),
+        ("monitor.py", ["--display", "plain"]),
+        ("logs.py", []),
+        ("cancel.py", ["--yes"]),
+        ("resume.py", []),
+    ],
+)
+def test_commands_on_a_run_are_light(script, arguments, spec_values, tmp_path):
+    run = finished_run(spec_values)
+    folder = run.log_folder("report", "local-1", 0)
+    folder.mkdir(parents=True)
+    (folder / "0.out").write_text("")
+    (folder / "0.err").write_text("")
+    assert loaded_by(script, str(run.path), *arguments, cwd=tmp_path) == {"code": 0, "loaded": []}

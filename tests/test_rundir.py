@@ -1,0 +1,128 @@
+"""The layout of a run directory is a contract with users and their scripts, and others must not look inside."""
+
+from __future__ import annotations
+
+import os
+import stat
+
+import pytest
+
+from hpcsft.errors import RunNotFoundError
+from hpcsft.records import StageStatus, Submission, write_json
+from hpcsft.rundir import RunDir
+from tests.runs import finished_run
+
+
+def mode(path) -> int:
+    return stat.S_IMODE(os.stat(path).st_mode)
+
+
+@pytest.fixture
+def open_umask():
+    """The most generous umask: what is private then was made so."""
+    before = os.umask(0)
+    yield
+    os.umask(before)
+
+
+def test_a_new_run_is_private_and_its_parents_are_the_users_affair(tmp_path, open_umask):
+    run = RunDir(tmp_path / "group" / "runs" / "a-12345678")
+    run.create()
+    assert mode(run.path) == 0o700
+    assert {mode(path) for path in run.path.iterdir()} == {0o700}
+    assert mode(tmp_path / "group" / "runs") == 0o777, "a shared runs_dir stays shared"
+
+
+def test_making_a_run_again_changes_nothing(tmp_path):
+    run = RunDir(tmp_path / "a")
+    run.create()
+    write_json(run.spec, {})
+    run.create()
+    assert run.spec.is_file()
+
+
+def test_the_layout_is_the_contracts(tmp_path):
+    run = RunDir(tmp_path)
+    assert {name: str(path.relative_to(tmp_path)) for name, path in vars(run).items() if name != "path"} == {
+        "spec": "spec.json",
+        "plan": "plan.json",
+        "provenance": "provenance.json",
+        "submission": "submission.json",
+        "cancelled": "CANCELLED",
+        "attempts": "attempts.jsonl",
+        "metrics": "metrics.jsonl",
+        "validation": "validation.jsonl",
+        "code": "code",
+        "status": "status",
+        "logs": "logs",
+        "submitit": "submitit",
+        "data": "data",
+        "manifest": "data/manifest.json",
+        "audit": "data/audit.json",
+        "checkpoints": "checkpoints",
+        "models": "models",
+        "evaluate": "evaluate",
+        "report": "report",
+    }
+    assert run.status_file("train", 0, tasks=1) == tmp_path / "status/train.json"
+    assert run.status_file("generate", 3, tasks=4) == tmp_path / "status/generate-3.json"
+    assert run.log_folder("train", "17_2", restart=1) == tmp_path / "logs/train/17_2_1"
+    assert run.step_folder(200) == tmp_path / "checkpoints/step-000200"
+    assert run.epoch_model(1) == tmp_path / "models/epoch-1"
+
+
+def test_a_relative_path_is_fixed_when_it_is_given(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run = RunDir("runs/a")
+    monkeypatch.chdir("/")
+    assert run.path == tmp_path / "runs" / "a"
+
+
+def test_open_finds_a_run(spec_values):
+    run = finished_run(spec_values)
+    assert RunDir.open(run.path).path == run.path
+
+
+def test_open_refuses_what_is_no_run(tmp_path):
+    with pytest.raises(RunNotFoundError, match="no run here") as caught:
+        RunDir.open(tmp_path / "none")
+    assert "RUNS_DIR/NAME-HASH" in (caught.value.hint or "")
+    with pytest.raises(RunNotFoundError, match="no run here"):
+        RunDir.open(tmp_path)
+
+
+def test_a_folder_with_a_spec_of_the_users_own_is_no_run(tmp_path):
+    """People keep experiments/llama/spec.json; naming that folder is an easy mistake."""
+    (tmp_path / "spec.json").write_text("{}")
+    with pytest.raises(RunNotFoundError, match="no run here"):
+        RunDir.open(tmp_path)
+
+
+def test_before_the_first_job_there_is_nothing_to_read(tmp_path):
+    run = RunDir(tmp_path / "a")
+    run.create()
+    assert run.read_submission() is None
+    assert run.read_status("train", 0, tasks=1) is None
+    assert list(run.read_statuses()) == []
+
+
+def test_submission_and_status_are_read_as_they_were_written(tmp_path):
+    run = RunDir(tmp_path / "a")
+    run.create()
+    run.write_submission(Submission(cluster="slurm", host="login"))
+    assert run.read_submission() == Submission(cluster="slurm", host="login")
+    statuses = [
+        StageStatus(stage="generate", index=index, state="running", attempt=2, job_id=f"5_{index}") for index in (0, 1)
+    ]
+    for status in statuses:
+        write_json(run.status_file("generate", status.index, tasks=2), status)
+    assert run.read_status("generate", 1, tasks=2) == statuses[1]
+    assert list(run.read_statuses()) == statuses
+
+
+def test_what_a_killed_writer_left_is_not_read(tmp_path):
+    run = RunDir(tmp_path / "a")
+    run.create()
+    (run.status / ".train.json.17.1.tmp").write_text('{"stage":')
+    (run.status / ".train.json").write_text('{"stage":')
+    assert list(run.read_statuses()) == []
