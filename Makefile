@@ -42,10 +42,10 @@ format: $(VENV)/ready
 
 cluster-up: $(VENV)/ready
 	$(BIN)/python -m tests.cluster.install
-	$(BIN)/python -m tests.cluster up
+	$(BIN)/python -m tests.cluster up --root .cluster
 
 cluster-down:
-	$(BIN)/python -m tests.cluster down
+	$(BIN)/python -m tests.cluster down --root .cluster
 
 clean:
 	rm -rf $(VENV) .quickstart build *.egg-info

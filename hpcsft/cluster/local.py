@@ -7,6 +7,7 @@ The driver is a session of its own, so that neither ctrl-C nor the end of an ssh
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -16,13 +17,14 @@ import time
 from pathlib import Path
 
 from hpcsft.cluster.task import StageTask
+from hpcsft.errors import HpcsftError
 from hpcsft.plan import Plan, StagePlan
 from hpcsft.records import read_json
 from hpcsft.rundir import RunDir
 from hpcsft.spec import ExperimentSpec
 
 JOB_PREFIX = "local-"
-STOP_TIMEOUT_S = 10.0
+STOP_TIMEOUT_S = 5.0
 POLL_INTERVAL_S = 0.1
 
 
@@ -54,15 +56,34 @@ def driver_alive(run: RunDir, job_id: str, host: str) -> bool | None:
 
 
 def stop_driver(run: RunDir, job_id: str, host: str) -> None:
-    """End the driver and everything that it started: SIGTERM, and SIGKILL for what is left after a while."""
+    """End the driver and everything that it started: SIGTERM, and SIGKILL for what is left after a while.
+
+    Raises HpcsftError when it was started on another machine.
+    """
+    if host != socket.gethostname():
+        raise HpcsftError(f"{run.path} runs on {host}, this is {socket.gethostname()}", f"cancel it on {host}")
     group = int(job_id.removeprefix(JOB_PREFIX))
     for signal_number in (signal.SIGTERM, signal.SIGKILL):
-        if not driver_alive(run, job_id, host):
-            return
-        os.killpg(group, signal_number)
+        for pid in _members(run, group):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal_number)
         deadline_s = time.monotonic() + STOP_TIMEOUT_S
-        while driver_alive(run, job_id, host) and time.monotonic() < deadline_s:
+        while _members(run, group) and time.monotonic() < deadline_s:
             time.sleep(POLL_INTERVAL_S)
+
+
+def _members(run: RunDir, group: int) -> list[int]:
+    """Living processes of the driver's group that work on `run`: the group's number may have been given away again."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            state, _, pgrp = (folder / "stat").read_text().rpartition(")")[2].split()[:3]
+            command = (folder / "cmdline").read_bytes()
+        except (OSError, ValueError):
+            continue  # it has ended in the meantime
+        if int(pgrp) == group and state != "Z" and os.fsencode(run.path) in command:
+            found.append(int(folder.name))
+    return found
 
 
 def drive(run: RunDir, stages: list[str]) -> int:

@@ -148,8 +148,8 @@ def _task_state(
     if status and status.state == "done":
         return "done", None
     spoke = status is not None and (submitted is None or _is_of(status, submitted))
-    if blocked and entry and entry.reason.startswith("Dependency"):
-        return "cancelled", None  # kill-on-invalid-dep: Slurm is about to take it out of the queue
+    if blocked and not spoke and (entry is None or entry.reason.startswith("Dependency")):
+        return "cancelled", None  # neither the driver nor kill-on-invalid-dep will let it start
     held = entry.alive if entry else bool(facts.driver_alive)
     if held:
         waiting = entry is not None and entry.state in (

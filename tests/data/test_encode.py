@@ -7,7 +7,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
 from hpcsft.data.encode import IGNORE_INDEX, Row, RowMaker, TurnEncoder
@@ -28,10 +28,11 @@ def tokenizer(tiny_model) -> Any:
 
 @pytest.fixture(scope="module")
 def metaspace(conversations) -> Any:
-    """A tokenizer of the sentencepiece kind: what stands first in a text is tokenized differently."""
+    """A tokenizer of Llama's kind: what stands first in a text is tokenized differently, and it adds a <s>."""
     model = Tokenizer(models.BPE(unk_token="<unk>"))
     model.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="always")
     model.decoder = decoders.Metaspace()
+    model.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
     special = ["<unk>", "<s>", "</s>", "<|im_start|>", "<|im_end|>"]
     trainer = trainers.BpeTrainer(vocab_size=800, special_tokens=special, show_progress=False)
     model.train_from_iterator((text for texts in conversations for text in texts), trainer)
@@ -114,7 +115,9 @@ def test_no_text_becomes_a_control_token(tokenizer, metaspace, template, which):
         (row,) = rows_of(maker(chosen, template), [texts])
         return [token for token in row.input_ids if token in special]
 
-    assert control([SPELLED, SPELLED]) == control(["a", "b"])
+    tokens = {"user_assistant": "<s> </s> </s>", "chatml": "<|im_start|> <|im_end|> <|im_start|> <|im_end|>"}[template]
+    expected = [chosen.convert_tokens_to_ids(token) for token in tokens.split()]
+    assert control(["a", "b"]) == control([SPELLED, SPELLED]) == expected
     if which == "byte-level":
         (row,) = rows_of(maker(chosen, template), [[SPELLED, SPELLED]])
         end = chosen.decode([make_template(template, special_tokens(chosen)).end])

@@ -99,8 +99,11 @@ def test_the_bytes_do_not_depend_on_the_number_of_tasks(spec_values, tmp_path, s
         spec_values["cluster"]["preprocess"] = {"tasks": tasks}
         runs.append(finished(new_run(spec_values), *reversed(range(tasks))))
     assert made(runs[0]) == made(runs[1])
-    num_shards = 14 if isinstance(validation, float) else 14 + 3
-    assert len(read_manifest(runs[0].manifest).shards) == num_shards
+    manifest = read_manifest(runs[0].manifest)
+    own = isinstance(validation, list)
+    assert len(manifest.shards) == (14 + 3 if own else 14)
+    assert manifest.counts["conversations_read"] == (100 + 25 if own else 100)
+    assert {file.split for shard in manifest.shards for file in shard.files} == {"train", "validation"}
     assert runs[0].path != runs[1].path
 
 
