@@ -17,7 +17,7 @@ USAGE = """usage: hpcsft VERB ...   (hpcsft VERB --help tells more)
   logs RUN_DIR       read its logs
   cancel RUN_DIR     stop it
   resume RUN_DIR     submit again what failed
-  schema             the JSON schema of a spec, with what every field means"""
+  schema [--table]   the JSON schema of a spec, or its fields as a Markdown table"""
 
 VERBS = ("submit", "monitor", "logs", "cancel", "resume")
 
@@ -31,8 +31,10 @@ def main(argv: list[str] | None = None) -> int:
     verb, rest = arguments[0], arguments[1:]
     if verb == "schema":
         from hpcsft.spec import ExperimentSpec
+        from hpcsft.spec.describe import fields_table
 
-        print(json.dumps(ExperimentSpec.model_json_schema(), indent=2))
+        table = rest == ["--table"]
+        print(fields_table() if table else json.dumps(ExperimentSpec.model_json_schema(), indent=2))
         return EXIT_OK
     if verb not in VERBS:
         print(f"error: no verb '{verb}'\n\n{USAGE}", file=sys.stderr)

@@ -108,7 +108,7 @@ def _dotted(location: tuple[int | str, ...]) -> str:
         if isinstance(part, int):
             dotted += f"[{part}]"
             continue
-        model = _model_of(node)
+        model = model_of(node)
         if model is not None:
             dotted += f".{part}" if dotted else part
             node = model.model_fields[part].annotation if part in model.model_fields else None
@@ -118,10 +118,10 @@ def _dotted(location: tuple[int | str, ...]) -> str:
     return dotted
 
 
-def _model_of(annotation: Any) -> type[BaseModel] | None:
+def model_of(annotation: Any) -> type[BaseModel] | None:
     """The section behind an annotation such as `EvaluateSpec | None`."""
     if get_origin(annotation) in (Union, types.UnionType):
-        models = [_model_of(argument) for argument in get_args(annotation)]
+        models = [model_of(argument) for argument in get_args(annotation)]
         return next((model for model in models if model), None)
     return annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else None
 
@@ -133,11 +133,11 @@ def _is_mapping(annotation: Any) -> bool:
 def _section_at(path: str) -> type[BaseModel] | None:
     node: Any = ExperimentSpec
     for part in path.split(".") if path else []:
-        model = _model_of(node)
+        model = model_of(node)
         if model is None or part not in model.model_fields:
             return None
         node = model.model_fields[part].annotation
-    return _model_of(node)
+    return model_of(node)
 
 
 def _unknown_field(path: str) -> Problem:
