@@ -74,7 +74,18 @@ def detect_format(row: dict[str, Any]) -> str:
 def _text(value: Any, where: str) -> str:
     if not isinstance(value, str):
         raise RowError(f"{where} is {type(value).__name__}, expected a string")
+    if not is_unicode(value):
+        raise RowError(f"{where} holds half a surrogate pair, which is no text")
     return value
+
+
+def is_unicode(text: str) -> bool:
+    """Can `text` be written down? JSON may spell half a surrogate pair, which no file and no tokenizer takes."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _list(row: dict[str, Any], key: str) -> list[Any]:

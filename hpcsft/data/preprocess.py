@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import random
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -46,6 +47,13 @@ class Source:
     split_of: dict[int, str] | None
     """Conversation -> split, for those that are used; None when all are of the split `name`."""
 
+    @property
+    def state(self) -> str:
+        """Digest of names, sizes and times of the files: a file that was repaired is another source."""
+        stats = [(file, os.stat(file)) for file in self.files]
+        facts = [(file, stat.st_size, stat.st_mtime_ns) for file, stat in stats]
+        return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
+
     def split(self, number: int) -> str | None:
         """The split of conversation `number`; None if it is not used."""
         return self.name if self.split_of is None else self.split_of.get(number)
@@ -67,7 +75,8 @@ def preprocess(context: StageContext) -> None:
     mine = work[context.index :: context.stage.tasks]
     for done, (source, shard) in enumerate(mine):
         context.progress(done, len(mine), "shards")
-        if not _shard_file(folder, source, shard).exists():
+        if not _is_made(folder, source, shard):
+            context.run.manifest.unlink(missing_ok=True)  # it names a shard that is about to be replaced
             _make_shard(folder, source, shard, spec.data.format, maker)
     context.progress(len(mine), len(mine), "shards")
     finish(context, sources)
@@ -84,7 +93,7 @@ def finish(context: StageContext, sources: Sequence[Source] | None = None) -> No
         return
     work = [(source, shard) for source in sources or find_sources(spec) for shard in range(source.num_shards)]
     shard_files = [_shard_file(run.data, source, shard) for source, shard in work]
-    if not all(file.exists() for file in shard_files):
+    if not all(_is_made(run.data, source, shard) for source, shard in work):
         return
     manifest = _manifest(spec, [Shard.model_validate(read_json(file)) for file in shard_files])
     write_json(run.audit, _audit(manifest, run.data, load_tokenizer(spec.model.path)))
@@ -126,6 +135,12 @@ def _shard_file(folder: Path, source: Source, shard: int) -> Path:
     return folder / f"{source.name}-{shard:05d}.json"
 
 
+def _is_made(folder: Path, source: Source, shard: int) -> bool:
+    """Is the shard there, and made from the files as they are now?"""
+    file = _shard_file(folder, source, shard)
+    return file.exists() and read_json(file).get("source") == source.state
+
+
 def _make_shard(folder: Path, source: Source, shard: int, format: str, maker: RowMaker) -> None:
     maker.counts = Counter()
     rows: dict[str, list[Row]] = {}
@@ -154,7 +169,7 @@ def _make_shard(folder: Path, source: Source, shard: int, format: str, maker: Ro
     files = [write_rows(folder / f"{stem}.{split}.arrow", split, rows[split]) for split in sorted(rows)]
     write_json(
         _shard_file(folder, source, shard),
-        Shard(files=files, counts=dict(sorted(maker.counts.items())), bad_rows=bad_rows),
+        Shard(source=source.state, files=files, counts=dict(sorted(maker.counts.items())), bad_rows=bad_rows),
     )
 
 

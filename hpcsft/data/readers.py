@@ -5,6 +5,7 @@ Rows are handed out unparsed, so that a task of an array can pass over the rows 
 
 from __future__ import annotations
 
+import codecs
 import glob
 import gzip
 import json
@@ -71,6 +72,8 @@ def _read_file(file: str) -> Iterator[RawRow]:
     elif file.endswith((".jsonl", ".jsonl.gz")):
         with _open(file) as lines:
             for number, line in enumerate(lines, start=1):
+                if number == 1:
+                    line = line.removeprefix(codecs.BOM_UTF8)
                 if line.strip():
                     yield RawRow(file, number, line)
     else:
@@ -84,7 +87,7 @@ def _open(file: str) -> Any:
 def _read_json_array(file: str) -> Iterator[RawRow]:
     with _open(file) as stream:
         try:
-            rows = json.loads(stream.read().decode("utf-8"))
+            rows = json.loads(stream.read().decode("utf-8-sig"))
         except (ValueError, RecursionError) as error:
             raise InputError(f"{file}: not valid JSON: {error}", "one object per line is called .jsonl") from None
     if not isinstance(rows, list):

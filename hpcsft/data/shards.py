@@ -49,6 +49,8 @@ class BadRow(Record):
 class Shard(Record):
     """data/SOURCE-00003.json."""
 
+    source: str = ""
+    """Digest of the state of the files that it was made from."""
     files: list[ShardFile]
     counts: dict[str, int]
     bad_rows: list[BadRow]

@@ -34,8 +34,8 @@ def generate(context: StageContext) -> None:
         path = checkpoint_path(run, spec, checkpoint)
         require(path, "train")
         (run.evaluate / checkpoint).mkdir(parents=True, exist_ok=True)
-        finished = read_answers(run, checkpoint)
-        missing = {row: prompts[row] for row in rows if row not in finished}
+        answered = {row: answer.instruction for row, answer in read_answers(run, checkpoint).items()}
+        missing = {row: prompts[row] for row in rows if answered.get(row) != prompts[row].instruction}
         done += len(rows) - len(missing)
         context.progress(done, total, "answers")
         if not missing:
@@ -55,6 +55,7 @@ class Answerer:
 
     def __init__(self, model: PreTrainedModel, tokenizer: Any, template: str, settings: GenerationSpec):
         self.model = model
+        self.model.generation_config = GenerationConfig()  # what the model recommends would be mixed into ours
         self.tokenizer = tokenizer
         self.template = make_template(template, special_tokens(tokenizer))
         self.encoder = TurnEncoder(tokenizer, self.template)
@@ -64,6 +65,7 @@ class Answerer:
             max_new_tokens=settings.max_new_tokens,
             do_sample=settings.temperature > 0,
             temperature=settings.temperature or None,
+            top_k=0 if settings.temperature else None,
             eos_token_id=sorted(ends),
             pad_token_id=self.template.end,
         )

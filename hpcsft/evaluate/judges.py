@@ -30,6 +30,7 @@ Output (b):
 Which of the two is better? Reply with exactly "Output (a)" or "Output (b)"."""
 
 MAX_TOKENS = 50
+KEPT = "what was judged is kept; python jobs/judge.py RUN_DIR goes on from there"
 
 
 class Judge(Protocol):
@@ -95,8 +96,10 @@ class OpenAIJudge:
                 for pair, future in zip(pairs, asked, strict=True):
                     yield pair, parse_verdict(future.result())
             except self.failure as error:
-                hint = "what was judged is kept; python jobs/judge.py RUN_DIR goes on from there"
-                raise StageError(f"the judge {self.spec.model} does not answer: {error}", hint) from None
+                raise StageError(f"the judge {self.spec.model} does not answer: {error}", KEPT) from None
+            except (AttributeError, IndexError, TypeError, ValueError) as error:
+                message = f"the judge {self.spec.model} answers in no form of OpenAI's API: {error}"
+                raise StageError(message, f"is evaluate.judge.base_url right? {KEPT}") from None
             finally:
                 for future in asked:
                     future.cancel()

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from hpcsft.data.formats import is_unicode
 from hpcsft.errors import InputError
 from hpcsft.records import Record
 
@@ -47,7 +48,7 @@ def _prompt(path: str | Path, number: int, row: Any) -> Prompt:
     if not isinstance(row, dict):
         raise InputError(f"{where} is {type(row).__name__}, no object", f"expected {_SHAPE}")
     for key in ("instruction", "output"):
-        if not isinstance(row.get(key), str) or not row[key].strip():
+        if not isinstance(row.get(key), str) or not row[key].strip() or not is_unicode(row[key]):
             raise InputError(f"{where}: '{key}' is missing or no text", f"expected {_SHAPE}")
     return Prompt(
         instruction=row["instruction"],

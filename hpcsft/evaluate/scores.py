@@ -119,5 +119,5 @@ def compare(before: str, old: Sequence[dict[str, Any]], after: str, new: Sequenc
         difference=mean,
         standard_error=error,
         z=z,
-        significant=z is not None and abs(z) >= SIGNIFICANT_Z,
+        significant=abs(z) >= SIGNIFICANT_Z if z is not None else error == 0 and mean != 0,
     )

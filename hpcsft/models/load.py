@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from transformers.utils.logging import disable_progress_bar
 
@@ -17,6 +19,7 @@ disable_progress_bar()  # its control characters fill log files
 
 def load_tokenizer(path: str) -> Any:
     """The fast tokenizer in the folder `path`; InputError if there is none."""
+    _check_folder(path)
     try:
         tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True, trust_remote_code=False)
     except (OSError, ValueError) as error:
@@ -42,16 +45,27 @@ def load_model(path: str, dtype: str = "bfloat16", attention: str = "auto") -> P
 
     `dtype` is "bfloat16" or "float32"; `attention` as in the spec's `model.attention`.
     """
+    _check_folder(path)
     try:
-        return AutoModelForCausalLM.from_pretrained(
+        model, found = AutoModelForCausalLM.from_pretrained(
             path,
             dtype=getattr(torch, dtype),
             attn_implementation=choose_attention(attention),
             local_files_only=True,
             trust_remote_code=False,
+            output_loading_info=True,
         )
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
         raise InputError(f"{path}: the model does not load: {_first_line(error)}") from None
+    if found["missing_keys"]:  # transformers would go on with random numbers
+        names = sorted(found["missing_keys"])
+        raise InputError(f"{path}: {len(names)} weights are missing, the first: {names[0]}", "download it again")
+    return model
+
+
+def _check_folder(path: str) -> None:
+    if not os.path.isdir(path):  # transformers would take it for a name on the hub
+        raise InputError(f"{path}: no such folder", "compute nodes must see it under this very path")
 
 
 def pick_device() -> torch.device:

@@ -182,7 +182,8 @@ def _task_state(
 
 def _is_of(status: StageStatus, submitted: SubmittedStage) -> bool:
     """Is `status` about this submission, and not about one before it?"""
-    return status.job_id.split("_")[0] == submitted.job_id or status.job_id.startswith("hand-")
+    by_hand = status.job_id.startswith("hand-") and status.started >= submitted.submitted
+    return status.job_id.split("_")[0] == submitted.job_id or by_hand
 
 
 def _ended_silently(entry: QueueEntry | None) -> str:

@@ -42,8 +42,14 @@ def _title(state: RunState) -> Text:
 def _stages(state: RunState, width: int) -> Table:
     wide = width >= 80
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    for column in ("stage", "state", *(("job",) if wide else ()), "progress", ""):
-        table.add_column(column, header_style="dim", no_wrap=True, overflow="ellipsis")
+    whole = {"stage": [s.name for s in state.stages], "state": [s.state for s in state.stages]}
+    if wide:
+        whole["job"] = [" ".join(s.job_ids) for s in state.stages]
+    for column, texts in whole.items():  # these are never cut; the remark at the end of the line gives way
+        least = max(len(text) for text in (column, *texts))
+        table.add_column(column, header_style="dim", no_wrap=True, min_width=min(least, width // 3))
+    table.add_column("progress", header_style="dim", no_wrap=True)
+    table.add_column("", no_wrap=True, overflow="ellipsis")
     for stage in state.stages:
         cells: list[RenderableType] = [stage.name, Text(stage.state, style=STYLE[stage.state])]
         if wide:

@@ -62,7 +62,6 @@ def test_a_file_that_is_no_text_or_not_there_is_named(tmp_path):
         load_prompts(tmp_path / "missing.json")
 
 
-@pytest.mark.xfail(strict=True, reason="half a surrogate pair passes here; writing model_outputs.json would fail on it")
 def test_text_that_is_no_unicode_is_refused(tmp_path):
     with pytest.raises(InputError, match="row 0"):
         load_prompts(written(tmp_path / "prompts.json", '[{"instruction": "cut: \\ud83d", "output": "a"}]'))

@@ -159,7 +159,6 @@ def test_no_change_at_all_is_noise():
     assert same and (same.difference, same.standard_error, same.z, same.significant) == (0, 0, None, False)
 
 
-@pytest.mark.xfail(strict=True, reason="a standard error of zero is taken for noise")
 def test_the_same_change_everywhere_is_no_noise():
     found = compare("base", rows_of([1.0] * 50), "epoch-1", rows_of([2.0] * 50))
     assert found and found.difference == 100 and found.significant

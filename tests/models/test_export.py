@@ -66,6 +66,20 @@ def test_the_state_is_a_copy_and_ties_are_kept_once(folders):
     assert gather_state(model, 0, keep=False) == {}
 
 
+def test_the_gathered_state_is_written_not_what_the_module_holds(folders, tmp_path):
+    """Under ZeRO 3 the module itself holds empty tensors."""
+    model = trained(folders[True])
+    state = gather_state(model, 0, keep=True)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.zero_()
+    expected = dict(state)
+    write_model(model, state, load_tokenizer(str(folders[True])), tmp_path / "epoch-1")
+    found = load_model(str(tmp_path / "epoch-1"), "float32").state_dict()
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(found[name], tensor) and tensor.any() for name, tensor in expected.items())
+
+
 class FullDisk:
     """A tokenizer that fails to be written, as on a full disk: the model's own files are there by then."""
 

@@ -74,7 +74,6 @@ def test_no_line_is_wider_than_the_terminal(name, width):
     assert "tiny-0123abcd" in lines[0] and SITUATIONS[name].state in lines[0]
 
 
-@pytest.mark.xfail(strict=True, reason="a long remark squeezes the other columns: `tra…  r…` at 80 columns")
 def test_names_states_and_jobs_are_whole():
     for width in WIDTHS:
         for state in SITUATIONS.values():
