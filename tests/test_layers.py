@@ -76,12 +76,12 @@ RULES = {
     "hpcsft.data.encode": Rule("errors spec data.formats data.templates"),
     "hpcsft.data.packing": Rule(),
     "hpcsft.data.preprocess": Rule(f"{LOW} stage data models.load", later="pyarrow"),
-    "hpcsft.models": Rule(f"{LOW} stage data models", "torch transformers", later="deepspeed"),
+    "hpcsft.models": Rule(f"{LOW} stage models", "safetensors torch transformers", later="deepspeed"),
     "hpcsft.train": Rule(f"{LOW} stage data models train", "deepspeed torch transformers"),
     "hpcsft.train.deepspeed_config": Rule("spec"),  # pure: the dry run shows it
     "hpcsft.train.metrics": Rule("records rundir"),
     "hpcsft.evaluate": Rule(f"{LOW} stage data models evaluate", "torch transformers"),
-    "hpcsft.evaluate.prompts": Rule("errors records"),  # this and the next four are light
+    "hpcsft.evaluate.prompts": Rule("errors records data.formats"),  # this and the next four are light
     "hpcsft.evaluate.verdicts": Rule("errors records evaluate.prompts"),
     "hpcsft.evaluate.scores": Rule("errors records"),
     "hpcsft.evaluate.outputs": Rule(f"{LOW} evaluate.prompts"),

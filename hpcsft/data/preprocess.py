@@ -21,9 +21,9 @@ from hpcsft.data.encode import IGNORE_INDEX, Row, RowMaker, TurnEncoder
 from hpcsft.data.formats import Conversation, RowError, conversation_of
 from hpcsft.data.readers import RawRow, find_files, read_rows
 from hpcsft.data.shards import BadRow, Manifest, Shard, write_rows
-from hpcsft.data.templates import make_template
+from hpcsft.data.templates import SpecialTokens, make_template
 from hpcsft.errors import StageError
-from hpcsft.models.load import load_tokenizer, special_tokens
+from hpcsft.models.load import load_tokenizer
 from hpcsft.records import read_json, write_json
 from hpcsft.spec import ExperimentSpec
 from hpcsft.stage import StageContext
@@ -69,7 +69,7 @@ def preprocess(context: StageContext) -> None:
     spec, folder = context.spec, context.run.data
     sources = find_sources(spec)
     tokenizer = load_tokenizer(spec.model.path)
-    template = make_template(spec.data.template, special_tokens(tokenizer))
+    template = make_template(spec.data.template, SpecialTokens.of(tokenizer))
     maker = RowMaker(spec.data, TurnEncoder(tokenizer, template))
     work = [(source, shard) for source in sources for shard in range(source.num_shards)]
     mine = work[context.index :: context.stage.tasks]

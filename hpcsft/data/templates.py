@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from hpcsft.data.formats import Conversation, Turn
 from hpcsft.errors import StageError
@@ -35,6 +35,17 @@ class SpecialTokens:
     eos: int | None
     im_start: int | None = None
     im_end: int | None = None
+
+    @classmethod
+    def of(cls, tokenizer: Any) -> SpecialTokens:
+        """Those of a Hugging Face tokenizer."""
+        added = tokenizer.get_added_vocab()
+        return cls(
+            bos=tokenizer.bos_token_id,
+            eos=tokenizer.eos_token_id,
+            im_start=added.get("<|im_start|>"),
+            im_end=added.get("<|im_end|>"),
+        )
 
 
 @dataclass(frozen=True)

@@ -14,10 +14,10 @@ from transformers import GenerationConfig, PreTrainedModel
 
 from hpcsft.data.encode import TurnEncoder
 from hpcsft.data.formats import Turn
-from hpcsft.data.templates import make_template
+from hpcsft.data.templates import SpecialTokens, make_template
 from hpcsft.evaluate.outputs import Answer, append_answers, checkpoint_path, journal, read_answers
 from hpcsft.evaluate.prompts import Prompt, load_prompts
-from hpcsft.models.load import load_model, load_tokenizer, pick_device, special_tokens
+from hpcsft.models.load import load_model, load_tokenizer, pick_device
 from hpcsft.spec.evaluate import GenerationSpec
 from hpcsft.stage import StageContext, require
 
@@ -57,7 +57,7 @@ class Answerer:
         self.model = model
         self.model.generation_config = GenerationConfig()  # what the model recommends would be mixed into ours
         self.tokenizer = tokenizer
-        self.template = make_template(template, special_tokens(tokenizer))
+        self.template = make_template(template, SpecialTokens.of(tokenizer))
         self.encoder = TurnEncoder(tokenizer, self.template)
         self.settings = settings
         ends = {self.template.end, tokenizer.eos_token_id} - {None}

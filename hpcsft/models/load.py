@@ -11,7 +11,6 @@ from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from transformers.utils.logging import disable_progress_bar
 
-from hpcsft.data.templates import SpecialTokens
 from hpcsft.errors import InputError
 
 disable_progress_bar()  # its control characters fill log files
@@ -27,17 +26,6 @@ def load_tokenizer(path: str) -> Any:
     if not getattr(tokenizer, "is_fast", False):
         raise InputError(f"{path}: no fast tokenizer", "a tokenizer.json is needed; AutoTokenizer can write one")
     return tokenizer
-
-
-def special_tokens(tokenizer: Any) -> SpecialTokens:
-    """Ids of the special tokens that templates use."""
-    added = tokenizer.get_added_vocab()
-    return SpecialTokens(
-        bos=tokenizer.bos_token_id,
-        eos=tokenizer.eos_token_id,
-        im_start=added.get("<|im_start|>"),
-        im_end=added.get("<|im_end|>"),
-    )
 
 
 def load_model(path: str, dtype: str = "bfloat16", attention: str = "auto") -> PreTrainedModel:

@@ -156,7 +156,7 @@ class Trainer:
         lr = self.engine.get_lr()[0]
         loss_sum = torch.zeros((), dtype=torch.float64, device=self.ranks.device)
         for rows in self._share(micro_batches):
-            loss = supervised_loss(self.engine, self.rows.batch(rows).to(self.ranks.device))
+            loss = supervised_loss(self.engine, *self.rows.batch(rows).to(self.ranks.device))
             loss_sum += loss.detach()
             self.engine.backward(loss * scale)
             self.engine.step()
@@ -213,7 +213,7 @@ class Trainer:
         loss_sum = 0.0
         for round_ in range(order.steps_per_epoch):
             for rows in self._share(order.step(round_)):
-                loss_sum += supervised_loss(self.engine, self.held_out.batch(rows).to(self.ranks.device)).item()
+                loss_sum += supervised_loss(self.engine, *self.held_out.batch(rows).to(self.ranks.device)).item()
         self.engine.train()
         supervised = sum(self.held_out.num_supervised)
         loss = self.ranks.sum(loss_sum)[0] / supervised

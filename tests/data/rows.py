@@ -8,8 +8,8 @@ from pathlib import Path
 from hpcsft.data.batches import RowStore
 from hpcsft.data.encode import Row, RowMaker, TurnEncoder
 from hpcsft.data.shards import Manifest, Shard, write_rows
-from hpcsft.data.templates import make_template
-from hpcsft.models.load import load_tokenizer, special_tokens
+from hpcsft.data.templates import SpecialTokens, make_template
+from hpcsft.models.load import load_tokenizer
 from hpcsft.spec.data import DataSpec
 from tests.data.reference import turns_of
 
@@ -17,7 +17,7 @@ from tests.data.reference import turns_of
 def rows_of(model: Path, dialogs: Sequence[list[str]], max_length: int = 100_000) -> list[Row]:
     """The training rows of `dialogs`."""
     tokenizer = load_tokenizer(str(model))
-    template = make_template("user_assistant", special_tokens(tokenizer))
+    template = make_template("user_assistant", SpecialTokens.of(tokenizer))
     made = RowMaker(DataSpec(train=["x"], max_length=max_length), TurnEncoder(tokenizer, template))
     return list(made.rows(range(len(dialogs)), [turns_of(texts) for texts in dialogs]))
 

@@ -12,8 +12,8 @@ from transformers import PreTrainedTokenizerFast
 
 from hpcsft.data.encode import IGNORE_INDEX, Row, RowMaker, TurnEncoder
 from hpcsft.data.formats import Turn
-from hpcsft.data.templates import make_template
-from hpcsft.models.load import load_tokenizer, special_tokens
+from hpcsft.data.templates import SpecialTokens, make_template
+from hpcsft.models.load import load_tokenizer
 from hpcsft.spec.data import DataSpec
 from tests.data.reference import MASKED, Reference, long_dialogs, reference_row, turns_of
 
@@ -52,7 +52,7 @@ def references(tokenizer, dialogs) -> list[Reference]:
 
 def maker(tokenizer: Any, template: str = "user_assistant", **data: Any) -> RowMaker:
     spec = DataSpec(train=["x"], template=template, **{"max_length": WHOLE, **data})
-    return RowMaker(spec, TurnEncoder(tokenizer, make_template(template, special_tokens(tokenizer))))
+    return RowMaker(spec, TurnEncoder(tokenizer, make_template(template, SpecialTokens.of(tokenizer))))
 
 
 def rows_of(made: RowMaker, dialogs: list[list[str]]) -> list[Row]:
@@ -120,7 +120,7 @@ def test_no_text_becomes_a_control_token(tokenizer, metaspace, template, which):
     assert control(["a", "b"]) == control([SPELLED, SPELLED]) == expected
     if which == "byte-level":
         (row,) = rows_of(maker(chosen, template), [[SPELLED, SPELLED]])
-        end = chosen.decode([make_template(template, special_tokens(chosen)).end])
+        end = chosen.decode([make_template(template, SpecialTokens.of(chosen)).end])
         assert chosen.decode([label for label in row.labels if label != IGNORE_INDEX]) == SPELLED + end
 
 

@@ -17,8 +17,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from hpcsft.data.templates import SpecialTokens
 from hpcsft.errors import InputError
-from hpcsft.models.load import choose_attention, load_model, load_tokenizer, pick_device, special_tokens
+from hpcsft.models.load import choose_attention, load_model, load_tokenizer, pick_device
 
 
 @pytest.fixture
@@ -29,7 +30,7 @@ def folder(tmp_path, tiny_model) -> Path:
 
 def test_the_tokenizer_knows_its_special_tokens(tiny_model):
     tokenizer = load_tokenizer(str(tiny_model))
-    tokens = special_tokens(tokenizer)
+    tokens = SpecialTokens.of(tokenizer)
     assert tokenizer.is_fast
     spelled = [tokenizer.decode([token]) for token in tokens.__dict__.values()]
     assert spelled == ["<s>", "</s>", "<|im_start|>", "<|im_end|>"]
@@ -43,7 +44,7 @@ def test_tokens_that_are_only_text_are_not_special(folder):
     (folder / "tokenizer.json").write_text(json.dumps(document))
     config = json.loads((folder / "tokenizer_config.json").read_text())
     (folder / "tokenizer_config.json").write_text(json.dumps({**config, "extra_special_tokens": []}))
-    tokens = special_tokens(load_tokenizer(str(folder)))
+    tokens = SpecialTokens.of(load_tokenizer(str(folder)))
     assert (tokens.im_start, tokens.im_end) == (None, None)
     assert tokens.eos == tokenizer.eos_token_id
 

@@ -48,7 +48,7 @@ def plain_loss(model: PreTrainedModel, row: Row) -> torch.Tensor:
 
 def test_a_flat_batch_equals_its_rows_one_at_a_time(model, store, rows):
     chosen = [3, 0, 7, 1]
-    flat = supervised_loss(model, store.batch(chosen))
+    flat = supervised_loss(model, *store.batch(chosen))
     alone = sum(plain_loss(model, rows[number]) for number in chosen)
     assert flat.dtype == torch.float32 and flat.shape == ()
     assert flat.item() == pytest.approx(alone.item(), rel=1e-5)
@@ -64,7 +64,7 @@ def test_gradients_equal_those_of_the_rows_one_at_a_time(model, store, rows, rec
     model.zero_grad()
     if recompute:
         model.gradient_checkpointing_enable({"use_reentrant": False})
-    supervised_loss(model, store.batch(chosen)).backward()
+    supervised_loss(model, *store.batch(chosen)).backward()
     for name, parameter in model.named_parameters():
         scale = alone[name].abs().max().item()
         assert scale > 0
@@ -76,15 +76,15 @@ def test_no_row_sees_another(model, store):
         batch = store.batch([first, 5])
         mine = batch.positions >= store.lengths[first]
         part = Batch(batch.input_ids, batch.position_ids, batch.positions[mine], batch.targets[mine])
-        return supervised_loss(model, part).item()
+        return supervised_loss(model, *part).item()
 
-    alone = supervised_loss(model, store.batch([5])).item()
+    alone = supervised_loss(model, *store.batch([5])).item()
     assert loss_of_the_last(0) == pytest.approx(alone, rel=1e-5)
     assert loss_of_the_last(3) == pytest.approx(alone, rel=1e-5)
 
 
 def test_without_rows_the_loss_is_zero_and_every_parameter_has_a_gradient(model, store):
-    loss = supervised_loss(model.train(), store.batch([]))
+    loss = supervised_loss(model.train(), *store.batch([]))
     loss.backward()
     assert loss.item() == 0 and loss.dtype == torch.float32
     for name, parameter in model.named_parameters():
@@ -94,6 +94,6 @@ def test_without_rows_the_loss_is_zero_and_every_parameter_has_a_gradient(model,
 def test_half_precision_sums_in_float32(folder, store):
     model = load_model(str(folder), "bfloat16", "sdpa")
     batch = store.batch([3, 0, 7, 1])
-    loss = supervised_loss(model, batch)
-    exact = supervised_loss(load_model(str(folder), "float32", "sdpa"), batch)
+    loss = supervised_loss(model, *batch)
+    exact = supervised_loss(load_model(str(folder), "float32", "sdpa"), *batch)
     assert loss.dtype == torch.float32 and loss.item() == pytest.approx(exact.item(), rel=0.02)
