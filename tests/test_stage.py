@@ -237,6 +237,20 @@ def test_every_attempt_has_a_first_failure_of_its_own(run):
     assert len(list(read_jsonl(run.attempts))) == 2
 
 
+def test_a_requeued_attempt_is_not_the_one_that_failed(run, monkeypatch):
+    """The same job id: only Slurm's count of restarts tells the attempts apart."""
+    begin(run, rank(0))
+    fail(run, rank(0), "first attempt")
+    fail(run, rank(1, restart=1), "second attempt, before its leader started")
+    assert run.read_status("train", 0, 1).message == "second attempt, before its leader started"
+    environment = {**SLURM, "SLURM_JOB_ID": "77", "SLURM_PROCID": "0", "SLURM_RESTART_COUNT": "2"}
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    seen = []
+    start(run, "train", lambda context: seen.append(run.read_status("train", 0, 1)))
+    assert (seen[0].state, seen[0].restart, seen[0].attempt, seen[0].message) == ("running", 2, 3, None)
+
+
 def test_only_the_leader_says_that_it_runs_and_is_done(run, monkeypatch):
     for name, value in {"RANK": "1", "LOCAL_RANK": "1", "WORLD_SIZE": "2"}.items():
         monkeypatch.setenv(name, value)

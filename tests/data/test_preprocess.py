@@ -292,6 +292,17 @@ def test_a_repaired_file_is_read_again(spec_values, tmp_path, small_shards, conv
     assert Manifest.model_validate(read_json(finished(run).manifest)).counts["rows_bad"] == 0
 
 
+def test_a_changed_file_replaces_what_was_made(spec_values, tmp_path, small_shards, conversations):
+    """Also after the manifest was written: rows and manifest are those of a run that never saw the old file."""
+    spec_values["data"].update(train=[write_dialogs(tmp_path / "a.jsonl", conversations[:40])])
+    run = finished(new_run(spec_values))
+    before = made(run)
+    write_dialogs(tmp_path / "a.jsonl", conversations[40:80])
+    fresh = finished(new_run({**spec_values, "runs_dir": str(tmp_path / "fresh")}))
+    assert made(finished(run)) == made(fresh) != before
+    assert read_manifest(run.manifest).counts["conversations_read"] == 40
+
+
 def test_half_a_surrogate_pair_is_a_bad_row(spec_values, tmp_path, conversations):
     file = write_dialogs(tmp_path / "a.jsonl", [*conversations[:50], '{"data": ["cut: \\ud83d", "b"]}'])
     assert len(list(read_rows([file]))) == 51

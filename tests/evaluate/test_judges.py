@@ -158,7 +158,7 @@ def test_a_server_that_does_not_recover_is_named(endpoint, status, tries):
 
 def test_verdicts_before_a_failure_are_handed_out_first(endpoint):
     pairs = [PAIR._replace(row=row) for row in range(5)]
-    endpoint.answer = lambda request: (200, reply("Output (a)")) if len(endpoint.requests) < 4 else (400, {})
+    endpoint.answer = lambda request: (200, reply("Output (a)")) if len(endpoint.requests) < 4 else (403, {})
     judge = OpenAIJudge(JudgeSpec(model="judge", base_url=endpoint.base_url, max_concurrency=1))
     given = judge.verdicts(pairs)
     assert [next(given)[0].row for _ in range(3)] == [0, 1, 2]
