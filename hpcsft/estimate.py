@@ -14,11 +14,13 @@ GIB = 1024**3
 
 
 class MemoryEstimate(Record):
-    """Model states of one rank, in bytes. Activations and buffers come on top."""
+    """Model states of one rank in the memory of its GPU (or process), in bytes. Activations and buffers come on top."""
 
     parameters_bytes: int
     gradients_bytes: int
     optimizer_bytes: int
+    host_bytes: int
+    """What train.offload keeps in the memory of the host instead."""
     checkpoint_bytes: int
     """One checkpoint of all ranks together."""
 
@@ -38,10 +40,14 @@ def estimate_memory(spec: ExperimentSpec, world_size: int, num_parameters: int) 
     def shard(num_bytes: int, from_stage: int) -> int:
         return -(-num_bytes // world_size) if stage >= from_stage else num_bytes
 
+    parameters = shard(num_parameters * element_bytes, 3)
+    optimizer = shard(num_parameters * optimizer_bytes, 1)
+    away = {"none": (0, 0), "optimizer": (0, optimizer), "all": (parameters, optimizer)}[spec.train.offload]
     return MemoryEstimate(
-        parameters_bytes=shard(num_parameters * element_bytes, 3),
+        parameters_bytes=parameters - away[0],
         gradients_bytes=shard(num_parameters * element_bytes, 2),
-        optimizer_bytes=shard(num_parameters * optimizer_bytes, 1),
+        optimizer_bytes=optimizer - away[1],
+        host_bytes=sum(away),
         checkpoint_bytes=num_parameters * (element_bytes + optimizer_bytes),
     )
 

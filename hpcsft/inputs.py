@@ -5,9 +5,11 @@ Only small reads, and nothing heavy is imported, so that a login node does it in
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import math
 import os
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +17,10 @@ from hpcsft.data.formats import RowError, conversation_of
 from hpcsft.data.readers import find_files, read_rows
 from hpcsft.errors import HpcsftError, InputError
 from hpcsft.evaluate.prompts import load_prompts
+from hpcsft.plan import STAGES
 from hpcsft.records import Record
 from hpcsft.spec import ExperimentSpec
+from hpcsft.spec.evaluate import JudgeSpec
 
 
 class ModelFacts(Record):
@@ -36,8 +40,11 @@ class InputFacts(Record):
     num_prompts: int
 
 
-def check_inputs(spec: ExperimentSpec) -> InputFacts:
-    """Look at everything that `spec` names; raises InputError with all that is wrong, one line each."""
+def check_inputs(spec: ExperimentSpec, stages: Collection[str] = STAGES) -> InputFacts:
+    """Look at everything that `spec` names, and at what the judge needs if it is among `stages`.
+
+    Raises InputError with all that is wrong, one line each.
+    """
     problems: list[HpcsftError] = []
 
     def attempt(check: Any, *arguments: Any) -> Any:
@@ -54,6 +61,8 @@ def check_inputs(spec: ExperimentSpec) -> InputFacts:
     for pattern in spec.data.validation if isinstance(spec.data.validation, list) else []:
         attempt(check_data, [pattern], spec.data.format, "data.validation")
     prompts = attempt(load_prompts, spec.evaluate.prompts) if spec.evaluate else []
+    if spec.evaluate and "judge" in stages:
+        attempt(check_judge, spec.evaluate.judge)
     if spec.evaluate and spec.evaluate.judge.kind == "local":
         attempt(check_model, spec.evaluate.judge.model, "evaluate.judge.model")
     if problems:
@@ -64,6 +73,15 @@ def check_inputs(spec: ExperimentSpec) -> InputFacts:
         data_bytes=sum(os.path.getsize(file) for file in set(files)),
         num_prompts=len(prompts),
     )
+
+
+def check_judge(judge: JudgeSpec) -> None:
+    """The package and the key of a judge behind an API, or InputError: training is long, and both are easily missed."""
+    later = "or leave it for later: --stages preprocess,train,generate"
+    if judge.kind == "openai" and importlib.util.find_spec("openai") is None:
+        raise InputError("evaluate.judge: the package openai is not installed", f"pip install openai, {later}")
+    if judge.kind == "openai" and judge.base_url is None and not os.environ.get(judge.api_key_env):
+        raise InputError(f"evaluate.judge: {judge.api_key_env} is not set", f"export {judge.api_key_env}=..., {later}")
 
 
 class InputErrors(InputError):

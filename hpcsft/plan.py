@@ -46,11 +46,6 @@ class StagePlan(Record):
     constraint: str | None
 
     @property
-    def script(self) -> str:
-        """The body, relative to the code directory."""
-        return f"jobs/{self.name}.py"
-
-    @property
     def time_min(self) -> int:
         """The time limit in whole minutes, rounded up."""
         return math.ceil(parse_time_min(self.time))

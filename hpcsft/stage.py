@@ -80,7 +80,8 @@ class StageContext:
         moment = time.monotonic()
         if self.task.rank == 0 and (done >= total or moment - self._last_progress_s >= PROGRESS_INTERVAL_S):
             self._last_progress_s = moment
-            self.write_status("running")
+            if self.task.world_size == 1 or not _failed_already(self, self.last_status()):
+                self.write_status("running")
 
     def write_status(self, state: str, message: str | None = None, hint: str | None = None) -> None:
         """Replace this task's status file."""
@@ -177,6 +178,9 @@ def _record_failure(context: StageContext, error: BaseException) -> None:
         message, hint = error.message, error.hint
     elif isinstance(error, (KeyboardInterrupt, SystemExit)):
         message, hint = f"stopped from outside ({type(error).__name__})", None
+    elif type(error).__name__ == "UncompletedJobError":  # submitit raises it in rank 0 when Slurm gives notice
+        message = "stopped by Slurm before its end: the time limit, or a preemption"
+        hint = "python launch/resume.py RUN_DIR goes on from the newest checkpoint"
     else:
         last_line = traceback.format_exception_only(error)[-1].strip()
         message, hint = last_line, "the log has the traceback"

@@ -22,8 +22,8 @@ def main(argv: list[str] | None = None) -> int:
     if look(run, tolerant=True).finished:
         print(f"{run.path} has ended already; nothing to cancel")
         return EXIT_OK
-    if not arguments.yes and input(f"cancel {run.path}? [y/N] ").strip().lower() not in ("y", "yes"):
-        print("left alone")
+    if not arguments.yes and not (sys.stdin.isatty() and input(f"cancel {run.path}? [y/N] ").lower().startswith("y")):
+        print("left alone; --yes does not ask")
         return EXIT_FAILED
     print(f"cancelled {' '.join(cancel_run(run)) or 'nothing'}; go on later with python launch/resume.py {run.path}")
     return EXIT_OK

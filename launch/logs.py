@@ -24,7 +24,10 @@ def parser() -> argparse.ArgumentParser:
 
 
 def newest_attempt(run: RunDir, stage: str | None) -> Path:
-    """The log folder of the attempt that started last."""
+    """The log folder of the task that failed, else of the attempt that started last."""
+    failed = [status.log for status in run.read_statuses() if status.state == "failed" and status.log]
+    if told := [run.path / log for log in failed if stage in (None, Path(log).parts[1])]:
+        return told[0].parent
     attempts = [path for path in run.logs.glob(f"{stage or '*'}/*") if path.is_dir()]
     if not attempts:
         stages = sorted(path.name for path in run.logs.iterdir() if path.is_dir())

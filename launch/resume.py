@@ -27,9 +27,9 @@ def main(argv: list[str] | None = None) -> int:
     if busy := [stage.name for stage in state.stages if stage.state == "running"]:
         hint = f"wait for it, or python launch/cancel.py {run.path}"
         raise SubmissionError(f"{run.path} has {state.state}, but {', '.join(busy)} still runs", hint)
-    missing = [stage.name for stage in state.stages if stage.state in ("failed", "cancelled", "unsubmitted")]
+    missing = [stage.name for stage in state.stages if stage.state in ("failed", "cancelled")]
     if not missing:
-        print(f"{run.path} is done; nothing to resume")
+        print(f"nothing of {run.path} has failed or was cancelled; nothing to resume")
         return EXIT_OK
     spec = ExperimentSpec.model_validate(read_json(run.spec))
     plan = Plan.model_validate(read_json(run.plan))

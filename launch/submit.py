@@ -42,7 +42,7 @@ def main(argv: list[str] | None = None) -> int:
     plan = make_plan(spec)
     stages = check_stages(plan, arguments.stages.split(",") if arguments.stages else None)
     kind = cluster_kind(spec)
-    facts = check_inputs(spec)
+    facts = check_inputs(spec, stages)
     if arguments.dry_run:
         from hpcsft.cluster.dry_run import dry_run, dry_run_text
 

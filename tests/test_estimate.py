@@ -76,3 +76,13 @@ def test_gpu_hours_count_every_task_of_every_stage():
 
 def test_without_gpus_there_are_no_gpu_hours():
     assert gpu_hours_limit(make_plan(spec_of())) == 0
+
+
+def test_what_is_offloaded_is_counted_on_the_host():
+    values = {"model": {"path": "m"}, "data": {"train": ["d.jsonl"]}}
+    there = estimate_memory(parse_spec({**values, "train": {"zero_stage": 3}}), 4, 1_000_000)
+    away = estimate_memory(parse_spec({**values, "train": {"zero_stage": 3, "offload": "all"}}), 4, 1_000_000)
+    assert there.host_bytes == 0
+    assert (away.parameters_bytes, away.optimizer_bytes) == (0, 0)
+    assert away.host_bytes == there.parameters_bytes + there.optimizer_bytes
+    assert away.checkpoint_bytes == there.checkpoint_bytes

@@ -327,6 +327,25 @@ def test_every_missing_data_file_is_told(spec_values, tmp_path):
     ]
 
 
-def test_a_judge_behind_an_api_is_no_folder(spec_values):
+def test_a_judge_behind_an_api_is_no_folder(spec_values, monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", "x")
     spec_values["evaluate"]["judge"] = {"kind": "openai", "model": "gpt-4o"}
     check_inputs(parse_spec(spec_values))
+
+
+def test_a_judge_without_its_key_is_told_before_anything_is_queued(spec_values, monkeypatch):
+    spec_values["evaluate"]["judge"] = {"kind": "openai", "api_key_env": "MY_KEY"}
+    spec = parse_spec(spec_values)
+    monkeypatch.delenv("MY_KEY", raising=False)
+    with pytest.raises(InputError, match=r"evaluate\.judge: MY_KEY is not set"):
+        check_inputs(spec)
+    check_inputs(spec, stages=["preprocess", "train", "generate"])
+    monkeypatch.setenv("MY_KEY", "x")
+    check_inputs(spec)
+
+
+def test_a_judge_without_its_package_is_told_too(spec_values, monkeypatch):
+    spec_values["evaluate"]["judge"] = {"kind": "openai", "base_url": "http://localhost:1/v1"}
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(InputError, match="the package openai is not installed"):
+        check_inputs(parse_spec(spec_values))

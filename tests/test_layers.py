@@ -59,7 +59,7 @@ RULES = {
     "hpcsft.rundir": Rule("errors records spec"),
     "hpcsft.plan": Rule("errors records spec rundir", "pydantic"),
     "hpcsft.estimate": Rule(LOW),
-    "hpcsft.inputs": Rule(f"{LOW} data.formats data.readers evaluate.prompts"),
+    "hpcsft.inputs": Rule(f"{LOW} plan data.formats data.readers evaluate.prompts"),
     "hpcsft.cluster": Rule(f"{LOW} cluster", later="submitit"),
     "hpcsft.cluster.task": Rule(later="rundir stage"),  # unpickled by any version: its module level stays empty
     "hpcsft.cluster.dry_run": Rule(f"{LOW} cluster estimate inputs train.deepspeed_config"),

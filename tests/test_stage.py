@@ -139,7 +139,9 @@ def job(run: RunDir, stage: str, *index: str) -> subprocess.CompletedProcess[str
 def test_the_exit_code_and_the_words_of_a_real_job(run):
     foreseen = job(run, "report")
     assert foreseen.returncode == 2 and "Traceback" not in foreseen.stderr
-    assert re.fullmatch(r"error: .*metrics\.jsonl is missing\nhint: run the stage 'train' first.*\n", foreseen.stderr)
+    assert re.fullmatch(
+        r"error: .*manifest\.json is missing\nhint: run the stage 'preprocess' first.*\n", foreseen.stderr
+    )
     body = "from hpcsft.stage import run_stage; run_stage('report', lambda context: {}['a key'])"
     unforeseen = subprocess.run([sys.executable, "-c", body, run.path], capture_output=True, text=True, cwd=ROOT)
     assert unforeseen.returncode == 1 and unforeseen.stderr.startswith("Traceback")

@@ -112,7 +112,7 @@ def submit_stage(spec: ExperimentSpec, run: RunDir, stage: StagePlan, after: Seq
             with executor.batch():
                 jobs = [executor.submit(task) for task in tasks]
             return jobs[0].job_id.split("_")[0]
-        except submitit.core.utils.FailedJobError as error:
+        except (submitit.core.utils.FailedJobError, submitit.core.utils.FailedSubmissionError) as error:
             raise _refused(stage, str(error)) from None
 
 
@@ -159,15 +159,16 @@ def parse_queue(output: str) -> list[QueueEntry]:
 def cancel_jobs(job_ids: Sequence[str]) -> None:
     """Cancel jobs and arrays; ids that are gone already are no error."""
     if job_ids:
-        _client("scancel", "--quiet", *job_ids, check=False)
+        _client("scancel", "--quiet", *job_ids, ignore=("Invalid job id", "already completing", "already completed"))
 
 
-def _client(*command: str, check: bool = True) -> str:
+def _client(*command: str, ignore: Sequence[str] = ()) -> str:
+    """What a client command of Slurm prints; ClusterError if it fails for a reason that `ignore` does not name."""
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=QUERY_TIMEOUT_S)
     except (OSError, subprocess.TimeoutExpired) as error:
         raise ClusterError(f"{command[0]} does not answer: {error}", "is this a login node of the cluster?") from None
-    if check and done.returncode:
+    if done.returncode and not any(reason in done.stderr for reason in ignore):
         reason = done.stderr.strip().splitlines()[-1:] or [f"exit status {done.returncode}"]
         raise ClusterError(f"{command[0]} failed: {reason[0]}", "try again when Slurm answers")
     return done.stdout

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import socket
+from collections import Counter
 from collections.abc import Collection, Sequence
 
 from hpcsft.cluster import local, slurm, snapshot
@@ -45,12 +46,18 @@ def submit_experiment(
     if new:
         prepare_run(spec, plan, run, argv)
     try:
-        jobs = submit_stages(spec, plan, run, missing) if missing else []
+        jobs = submit_stages(spec, plan, run, missing, done=_done_stages(plan, run)) if missing else []
     except HpcsftError:
         if new:
             discard_run(run)
         raise
     return run, [*known.values(), *jobs], bool(jobs)
+
+
+def _done_stages(plan: Plan, run: RunDir) -> set[str]:
+    """Stages whose tasks have all said that they are done: Slurm forgets their jobs after a while."""
+    done = Counter(status.stage for status in run.read_statuses() if status.state == "done")
+    return {stage.name for stage in plan.stages if done[stage.name] == stage.tasks}
 
 
 def submission_text(run_dir: str, jobs: Sequence[SubmittedStage], submitted: bool) -> str:
@@ -174,6 +181,7 @@ def cancel_run(run: RunDir) -> list[str]:
     write_json(run.cancelled, {"time": now(), "host": socket.gethostname()})
     if submission is None:
         return []
+    # If Slurm does not answer now, the marker stays: cancelling again is harmless.
     ids = list(dict.fromkeys(job.job_id for job in submission.jobs))
     if submission.cluster == "slurm":
         slurm.cancel_jobs(ids)

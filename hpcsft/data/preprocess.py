@@ -8,6 +8,7 @@ there already is not made again. Whoever finds all shards whole writes the manif
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import os
 import random
@@ -15,9 +16,9 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from hpcsft.data.encode import IGNORE_INDEX, Row, RowMaker, TurnEncoder
+from hpcsft.data.audit import audit, summary
+from hpcsft.data.encode import Row, RowMaker, TurnEncoder
 from hpcsft.data.formats import Conversation, RowError, conversation_of
 from hpcsft.data.readers import RawRow, find_files, read_rows
 from hpcsft.data.shards import BadRow, Manifest, Shard, write_rows
@@ -33,8 +34,6 @@ ENCODE_CHUNK = 512
 """Conversations that are tokenized at once: more only costs memory."""
 MAX_BAD_SHARE = 0.05
 """Above this share of rows that are no conversations the stage stops."""
-SAMPLED_ROWS = 10
-"""Decoded rows in the audit."""
 
 
 @dataclass(frozen=True)
@@ -73,12 +72,17 @@ def preprocess(context: StageContext) -> None:
     maker = RowMaker(spec.data, TurnEncoder(tokenizer, template))
     work = [(source, shard) for source in sources for shard in range(source.num_shards)]
     mine = work[context.index :: context.stage.tasks]
-    for done, (source, shard) in enumerate(mine):
-        context.progress(done, len(mine), "shards")
-        if not _is_made(folder, source, shard):
-            context.run.manifest.unlink(missing_ok=True)  # it names a shard that is about to be replaced
-            _make_shard(folder, source, shard, spec.data.format, maker)
-    context.progress(len(mine), len(mine), "shards")
+    missing = [(source, shard) for source, shard in mine if not _is_made(folder, source, shard)]
+    context.progress(len(mine) - len(missing), len(mine), "shards")
+    if missing:
+        context.run.manifest.unlink(missing_ok=True)  # it names shards that are about to be replaced
+    made = len(mine) - len(missing)
+    for source in sources:
+        wanted = {shard for owner, shard in missing if owner is source}
+        for shard in _make_shards(folder, source, wanted, spec.data.format, maker):
+            made += 1
+            context.progress(made, len(mine), "shards")
+            context.say(f"shard {source.name}-{shard:05d} is whole")
     finish(context, sources)
 
 
@@ -96,9 +100,9 @@ def finish(context: StageContext, sources: Sequence[Source] | None = None) -> No
     if not all(_is_made(run.data, source, shard) for source, shard in work):
         return
     manifest = _manifest(spec, [Shard.model_validate(read_json(file)) for file in shard_files])
-    write_json(run.audit, _audit(manifest, run.data, load_tokenizer(spec.model.path)))
+    write_json(run.audit, audit(manifest, run.data, load_tokenizer(spec.model.path)))
     write_json(run.manifest, manifest)
-    context.say(_summary(manifest))
+    context.say(summary(manifest))
 
 
 def find_sources(spec: ExperimentSpec) -> list[Source]:
@@ -141,44 +145,44 @@ def _is_made(folder: Path, source: Source, shard: int) -> bool:
     return file.exists() and read_json(file).get("source") == source.state
 
 
-def _make_shard(folder: Path, source: Source, shard: int, format: str, maker: RowMaker) -> None:
+def _make_shards(folder: Path, source: Source, shards: set[int], format: str, maker: RowMaker) -> Iterator[int]:
+    """Make `shards` in one pass over the files, and yield each when it is whole."""
+    if not shards:
+        return
+    numbered = enumerate(read_rows(source.files))
+    for shard, rows in itertools.groupby(numbered, key=lambda item: item[0] // CONVERSATIONS_PER_SHARD):
+        if shard in shards:
+            used = ((number, raw) for number, raw in rows if source.split(number))
+            _make_shard(folder, source, shard, used, format, maker)
+            yield shard
+        if shard >= max(shards):
+            return
+
+
+def _make_shard(
+    folder: Path, source: Source, shard: int, rows: Iterator[tuple[int, RawRow]], format: str, maker: RowMaker
+) -> None:
     maker.counts = Counter()
-    rows: dict[str, list[Row]] = {}
+    by_split: dict[str, list[Row]] = {}
     bad_rows: list[BadRow] = []
-    first = shard * CONVERSATIONS_PER_SHARD
-    numbers: list[int] = []
-    conversations: list[Conversation] = []
-
-    def encode() -> None:
+    while chunk := list(itertools.islice(rows, ENCODE_CHUNK)):
+        numbers: list[int] = []
+        conversations: list[Conversation] = []
+        for number, raw in chunk:
+            maker.counts["conversations_read"] += 1
+            try:
+                conversations.append(conversation_of(raw.parse(), format))
+                numbers.append(number)
+            except RowError as error:
+                bad_rows.append(BadRow(file=raw.file, row=raw.number, reason=str(error)))
         for row in maker.rows(numbers, conversations):
-            rows.setdefault(source.split(row.conversation) or "", []).append(row)
-        numbers.clear()
-        conversations.clear()
-
-    for number, raw in _selected(source, range(first, first + CONVERSATIONS_PER_SHARD)):
-        maker.counts["conversations_read"] += 1
-        try:
-            conversations.append(conversation_of(raw.parse(), format))
-            numbers.append(number)
-        except RowError as error:
-            bad_rows.append(BadRow(file=raw.file, row=raw.number, reason=str(error)))
-        if len(conversations) >= ENCODE_CHUNK:
-            encode()
-    encode()
+            by_split.setdefault(source.split(row.conversation) or "", []).append(row)
     stem = _shard_file(folder, source, shard).stem
-    files = [write_rows(folder / f"{stem}.{split}.arrow", split, rows[split]) for split in sorted(rows)]
+    files = [write_rows(folder / f"{stem}.{split}.arrow", split, by_split[split]) for split in sorted(by_split)]
     write_json(
         _shard_file(folder, source, shard),
         Shard(source=source.state, files=files, counts=dict(sorted(maker.counts.items())), bad_rows=bad_rows),
     )
-
-
-def _selected(source: Source, numbers: range) -> Iterator[tuple[int, RawRow]]:
-    for number, raw in enumerate(read_rows(source.files)):
-        if number >= numbers.stop:
-            return
-        if number in numbers and source.split(number):
-            yield number, raw
 
 
 def _manifest(spec: ExperimentSpec, shards: Sequence[Shard]) -> Manifest:
@@ -202,44 +206,3 @@ def fingerprint(spec: ExperimentSpec) -> str:
     """Digest of the parts of the spec that decide the rows."""
     parts = {"model": spec.model.path, "data": spec.data.model_dump(mode="json"), "seed": spec.seed}
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def _audit(manifest: Manifest, folder: Path, tokenizer: Any) -> dict[str, Any]:
-    """data/audit.json: what was kept, dropped and masked, with rows as the model will see them."""
-    splits = {
-        split: {field: manifest.total(split, field) for field in ("rows", "tokens", "supervised_tokens")}
-        for split in ("train", "validation")
-    }
-    first = manifest.files("train")[0]
-    bad_rows = [bad.model_dump() for shard in manifest.shards for bad in shard.bad_rows]
-    return {
-        "splits": splits,
-        "counts": manifest.counts,
-        "bad_rows": bad_rows[:100],
-        "samples": _decoded_rows(folder / first.file, tokenizer),
-    }
-
-
-def _decoded_rows(file: Path, tokenizer: Any) -> list[list[dict[str, Any]]]:
-    """The first rows as runs of text, each with whether it is learnt."""
-    import pyarrow as pa
-
-    with pa.memory_map(str(file)) as source:
-        rows = pa.ipc.open_stream(source).read_all().slice(0, SAMPLED_ROWS).to_pylist()
-    decoded = []
-    for row in rows:
-        runs: list[tuple[bool, list[int]]] = []
-        for token, label in zip(row["input_ids"], row["labels"], strict=True):
-            learnt = label != IGNORE_INDEX
-            if not runs or runs[-1][0] != learnt:
-                runs.append((learnt, []))
-            runs[-1][1].append(token)
-        decoded.append([{"learnt": learnt, "text": tokenizer.decode(ids)} for learnt, ids in runs])
-    return decoded
-
-
-def _summary(manifest: Manifest) -> str:
-    train, held_out = manifest.total("train", "rows"), manifest.total("validation", "rows")
-    tokens, supervised = manifest.total("train", "tokens"), manifest.total("train", "supervised_tokens")
-    share = 100 * supervised / tokens
-    return f"{train} training rows, {tokens} tokens ({share:.0f}% supervised); {held_out} validation rows"

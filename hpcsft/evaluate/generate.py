@@ -43,11 +43,15 @@ def generate(context: StageContext) -> None:
         answerer = Answerer.load(
             str(path), spec.model.dtype, spec.model.attention, spec.data.template, spec.evaluate.generation
         )
-        for answers in answerer.answers(missing, seed=f"{spec.seed}/{checkpoint}"):
+        mine = {row: prompts[row] for row in rows}
+        for answers in answerer.answers(mine, f"{spec.seed}/{checkpoint}", only=set(missing)):
             append_answers(journal(run, checkpoint, context.index), answers)
             done += len(answers)
             context.progress(done, total, "answers")
         context.say(f"{checkpoint}: {len(missing)} answers")
+        del answerer  # or two models are on the GPU while the next one loads
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
 
 
 class Answerer:
@@ -84,16 +88,22 @@ class Answerer:
         bos = self.tokenizer.bos_token_id
         return ([bos] if bos is not None else []) + self.encoder.texts([instruction])[0]
 
-    def answers(self, prompts: dict[int, Prompt], seed: str) -> Iterator[list[Answer]]:
-        """Answers to `prompts` (row -> prompt), a batch at a time, those with the longest prefixes first."""
+    def answers(self, prompts: dict[int, Prompt], seed: str, only: set[int] | None = None) -> Iterator[list[Answer]]:
+        """Answers to `prompts` (row -> prompt), a batch at a time, those with the longest prefixes first.
+
+        With `only`, answers to those rows. The batches are the same then, and so is what is sampled from them.
+        """
         prefixes = {row: self.prefix(prompt.instruction) for row, prompt in prompts.items()}
         order = sorted(prefixes, key=lambda row: (-len(prefixes[row]), row))
         size = self.settings.batch_size
         for start in range(0, len(order), size):
             rows = order[start : start + size]
+            wanted = rows if only is None else [row for row in rows if row in only]
+            if not wanted:
+                continue
             torch.manual_seed(int.from_bytes(hashlib.sha256(f"{seed}/{rows}".encode()).digest()[:8], "big") >> 1)
-            outputs = self._generate([prefixes[row] for row in rows])
-            yield [self._answer(row, prompts[row], ids) for row, ids in zip(rows, outputs, strict=True)]
+            outputs = dict(zip(rows, self._generate([prefixes[row] for row in rows]), strict=True))
+            yield [self._answer(row, prompts[row], outputs[row]) for row in wanted]
 
     @torch.no_grad()
     def _generate(self, prefixes: Sequence[list[int]]) -> list[list[int]]:

@@ -16,9 +16,6 @@ from hpcsft.evaluate.verdicts import Comparison, Verdict, annotations, compariso
 from hpcsft.records import append_jsonl, read_jsonl, write_json
 from hpcsft.stage import StageContext
 
-JOURNAL_EVERY = 16
-"""Verdicts per write to the journal."""
-
 
 def judge(context: StageContext) -> None:
     """The body of the stage."""
@@ -56,31 +53,19 @@ class VerdictJournal:
         self.identity = identity
         self.known: dict[str, Verdict] = {
             row["key"]: Verdict(row["first_better"], row["raw"])
-            for row in read_jsonl(path)
+            for file in sorted(path.parent.parent.glob("*/verdicts.jsonl"))  # checkpoints may give the same answer
+            for row in read_jsonl(file)
             if row["first_better"] is not None  # a reply without a verdict is asked for again
         }
 
     def complete(self, pairs: list[Comparison]) -> Iterator[int]:
-        """Ask for what is not known; yields how many of `pairs` are known so far."""
+        """Ask for what is not known, keep each verdict at once, and yield how many of `pairs` are known so far."""
         missing = {pair.key(self.identity): pair for pair in pairs}
         for key in self.known:
             missing.pop(key, None)
-        finished = len(pairs) - len(missing)
-        yield finished
-        waiting: list[dict[str, object]] = []
-        try:
-            for pair, verdict in self.judge.verdicts(list(missing.values())):
-                key = pair.key(self.identity)
-                self.known[key] = verdict
-                waiting.append({"key": key, "row": pair.row, "model_first": pair.model_first, **verdict._asdict()})
-                finished += 1
-                if len(waiting) >= JOURNAL_EVERY:
-                    self._flush(waiting)
-                    yield finished
-        finally:
-            self._flush(waiting)
-
-    def _flush(self, waiting: list[dict[str, object]]) -> None:
-        if waiting:
-            append_jsonl(self.path, *waiting)
-            waiting.clear()
+        yield len(pairs) - len(missing)
+        for place, (pair, verdict) in enumerate(self.judge.verdicts(list(missing.values())), start=1):
+            key = pair.key(self.identity)
+            self.known[key] = verdict
+            append_jsonl(self.path, {"key": key, "row": pair.row, "model_first": pair.model_first, **verdict._asdict()})
+            yield len(pairs) - len(missing) + place

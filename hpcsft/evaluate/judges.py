@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from typing import Any, Protocol
 
 from hpcsft.errors import StageError
@@ -30,6 +30,7 @@ Output (b):
 Which of the two is better? Reply with exactly "Output (a)" or "Output (b)"."""
 
 MAX_TOKENS = 50
+LEGACY_MODELS = ("gpt-3.5-turbo-instruct", "davinci-002", "babbage-002")
 KEPT = "what was judged is kept; python jobs/judge.py RUN_DIR goes on from there"
 
 
@@ -83,18 +84,19 @@ class OpenAIJudge:
             hint = f"export {spec.api_key_env}=..., then python jobs/judge.py RUN_DIR: the answers are kept"
             raise StageError(f"the judge needs a key, but {spec.api_key_env} is not set", hint)
         self.spec = spec
-        self.legacy = spec.api == "completions" or (spec.api == "auto" and spec.model.endswith("-instruct"))
+        self.legacy = spec.api == "completions" or (spec.api == "auto" and spec.model.startswith(LEGACY_MODELS))
         self.client = openai.OpenAI(api_key=key or "none", base_url=spec.base_url, max_retries=5, timeout=120)
         self.failure: type[Exception] = openai.OpenAIError
+        self.refusal: type[Exception] = openai.BadRequestError
         self.name = judge_name(spec)
 
     def verdicts(self, pairs: Sequence[Comparison]) -> Iterator[tuple[Comparison, Verdict]]:
-        """Verdicts in the order of `pairs`, max_concurrency requests at once."""
+        """Verdicts as they come, max_concurrency requests at once. What the endpoint refuses has no verdict."""
         with ThreadPoolExecutor(self.spec.max_concurrency) as pool:
-            asked = [pool.submit(self._ask, pair) for pair in pairs]
+            asked = {pool.submit(self._ask, pair): pair for pair in pairs}
             try:
-                for pair, future in zip(pairs, asked, strict=True):
-                    yield pair, parse_verdict(future.result())
+                for future in as_completed(asked):
+                    yield asked[future], self._verdict(future)
             except self.failure as error:
                 raise StageError(f"the judge {self.spec.model} does not answer: {error}", KEPT) from None
             except (AttributeError, IndexError, TypeError, ValueError) as error:
@@ -103,6 +105,12 @@ class OpenAIJudge:
             finally:
                 for future in asked:
                     future.cancel()
+
+    def _verdict(self, future: Future[str]) -> Verdict:
+        try:
+            return parse_verdict(future.result())
+        except self.refusal as error:  # too long for the judge, or stopped by a filter: the other pairs go on
+            return Verdict(None, f"refused: {error}")
 
     def _ask(self, pair: Comparison) -> str:
         settings: dict[str, Any] = {"model": self.spec.model, "max_tokens": MAX_TOKENS, "temperature": 0}

@@ -39,9 +39,9 @@ def write_model(model: PreTrainedModel, state: dict[str, torch.Tensor], tokenize
     partial = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    model.save_pretrained(partial, state_dict=state)
+    model.save_pretrained(partial, state_dict=dict(state))
     tokenizer.save_pretrained(partial)
-    for file in partial.iterdir():
+    for file in (path for path in partial.rglob("*") if path.is_file()):
         with open(file, "rb") as stream:
             os.fsync(stream.fileno())
     fsync_folder(partial)

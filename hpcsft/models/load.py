@@ -21,7 +21,7 @@ def load_tokenizer(path: str) -> Any:
     _check_folder(path)
     try:
         tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True, trust_remote_code=False)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, KeyError) as error:
         raise InputError(f"{path}: the tokenizer does not load: {_first_line(error)}") from None
     if not getattr(tokenizer, "is_fast", False):
         raise InputError(f"{path}: no fast tokenizer", "a tokenizer.json is needed; AutoTokenizer can write one")
@@ -38,7 +38,7 @@ def load_model(path: str, dtype: str = "bfloat16", attention: str = "auto") -> P
         model, found = AutoModelForCausalLM.from_pretrained(
             path,
             dtype=getattr(torch, dtype),
-            attn_implementation=choose_attention(attention),
+            attn_implementation=choose_attention(attention, dtype),
             local_files_only=True,
             trust_remote_code=False,
             output_loading_info=True,
@@ -61,11 +61,11 @@ def pick_device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def choose_attention(attention: str) -> str:
-    """The attention implementation for `model.attention` on this machine."""
+def choose_attention(attention: str, dtype: str = "bfloat16") -> str:
+    """The attention implementation for `model.attention` on this machine; flash attention knows no float32."""
     if attention != "auto":
         return attention
-    flash = torch.cuda.is_available() and importlib.util.find_spec("flash_attn") is not None
+    flash = dtype == "bfloat16" and torch.cuda.is_available() and importlib.util.find_spec("flash_attn") is not None
     return "flash_attention_2" if flash else "sdpa"
 
 

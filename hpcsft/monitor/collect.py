@@ -40,8 +40,15 @@ def collect(run: RunDir, tolerant: bool = False) -> Facts:
         driver_alive=driver_alive,
         cancelled=run.cancelled.exists(),
         train=train_facts(run),
+        launcher_logs=launcher_logs(run),
         problem=problem,
     )
+
+
+def launcher_logs(run: RunDir) -> dict[str, str]:
+    """The newest of submitit's own error logs of each stage that says anything, relative to the run directory."""
+    logs = sorted(run.submitit.glob("*/*_log.err"), key=lambda path: path.stat().st_mtime)
+    return {path.parent.name: str(path.relative_to(run.path)) for path in logs if path.stat().st_size}
 
 
 def train_facts(run: RunDir) -> dict[str, Any]:

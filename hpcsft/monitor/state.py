@@ -57,6 +57,8 @@ class Facts(Record):
     """For the local cluster: does the driver still run? None for Slurm."""
     cancelled: bool
     train: dict[str, Any]
+    launcher_logs: dict[str, str] = {}
+    """Stage -> what the batch script and submitit printed, for a job that died before it had a log of its own."""
     problem: str | None = None
     """Why the queue is not known, if it should be."""
 
@@ -125,7 +127,7 @@ def _stage_state(facts: Facts, stage: StagePlan, blocked: bool) -> StageState:
         progress=_progress(list(statuses.values())),
         message=message,
         hint=status.hint if status and whole == "failed" else None,
-        log=_log(statuses, status),
+        log=_log(statuses, status) or (facts.launcher_logs.get(stage.name) if whole == "failed" else None),
         elapsed=shown.elapsed if shown else None,
         limit=shown.limit if shown else None,
     )

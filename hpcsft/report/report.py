@@ -12,6 +12,9 @@ from hpcsft.stage import StageContext, require
 def report(context: StageContext) -> None:
     """The body of the stage."""
     run, spec = context.run, context.spec
+    if not run.provenance.exists():
+        raise InputError(f"{run.provenance} is missing", "submit writes it; was it removed?")
+    require(run.manifest, "preprocess")
     require(run.metrics, "train")
     for name in spec.evaluated_checkpoints():
         require(run.evaluate / name / "annotations.json", "judge")

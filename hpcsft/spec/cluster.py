@@ -32,6 +32,10 @@ SBATCH_DERIVED = (
     "kill-on-invalid-dep",
     "output",
     "signal",
+    "export",
+    "gpus-per-task",
+    "parsable",
+    "wait",
 )
 """sbatch options that hpcsft sets itself."""
 

@@ -35,7 +35,7 @@ class JudgeSpec(Section):
     """Model name at the endpoint, or folder of the local judge."""
 
     api: Literal["auto", "chat", "completions"] = "auto"
-    """Which API the endpoint speaks; auto takes legacy completions for names that end in `-instruct`."""
+    """Which API the endpoint speaks; auto takes legacy completions for gpt-3.5-turbo-instruct and its like."""
 
     base_url: str | None = None
     """Endpoint, such as http://localhost:8000/v1; null is the client's own default."""

@@ -57,8 +57,9 @@ def save_checkpoint(engine: Any, context: StageContext, ranks: Ranks, step: int)
     engine.save_checkpoint(str(run.checkpoints), tag=partial.name, save_latest=False)
     torch.save(_random_states(), partial / _random_file(ranks.rank))
     ranks.barrier()
+    names = ranks.from_leader(lambda: _files(partial))
     digests: list[Any] = [None] * ranks.world_size
-    dist.all_gather_object(digests, _digest_share(partial, ranks, sync=True))
+    dist.all_gather_object(digests, _digests(partial, _share(names, ranks), sync=True))
     if ranks.leader:
         files = {name: facts for share in digests for name, facts in share.items()}
         complete = Complete(step=step, world_size=ranks.world_size, time=now(), files=files)
@@ -77,9 +78,11 @@ def load_checkpoint(engine: Any, context: StageContext, ranks: Ranks) -> int:
     A checkpoint that does not match its checksums is passed over, and the log says so. Raises StageError
     when it was written by another number of ranks.
     """
-    for folder in _newest_first(context.run):
-        complete = Complete.model_validate(read_json(folder / COMPLETE))
-        if not ranks.all_agree(_digest_share(folder, ranks, sync=False) == _share(complete.files, ranks)):
+    for name, document in ranks.from_leader(lambda: _published(context.run)):
+        folder, complete = context.run.checkpoints / name, Complete.model_validate(document)
+        mine = _share(list(complete.files), ranks)
+        found = _digests(folder, mine, sync=False)
+        if not ranks.all_agree(found == {name: complete.files[name] for name in mine}):
             context.say(f"checkpoint {folder.name} is damaged; falling back to the one before")
             continue
         if complete.world_size != ranks.world_size:
@@ -95,6 +98,11 @@ def load_checkpoint(engine: Any, context: StageContext, ranks: Ranks) -> int:
     return 0
 
 
+def _published(run: RunDir) -> list[tuple[str, Any]]:
+    """Names and markers of the whole checkpoints, the newest first."""
+    return [(folder.name, read_json(folder / COMPLETE)) for folder in _newest_first(run)]
+
+
 def _newest_first(run: RunDir) -> list[Path]:
     folders = [folder for folder in run.checkpoints.glob("step-*") if (folder / COMPLETE).exists()]
     return sorted(folders, key=lambda folder: int(folder.name.removeprefix("step-")), reverse=True)
@@ -108,28 +116,32 @@ def _prune(run: RunDir, keep: int) -> None:
         shutil.rmtree(leftover, ignore_errors=True)
 
 
-def _share(files: dict[str, FileFacts], ranks: Ranks) -> dict[str, FileFacts]:
+def _files(folder: Path) -> list[str]:
+    """All files below `folder`, relative to it."""
+    return [str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()]
+
+
+def _share(names: list[str], ranks: Ranks) -> list[str]:
     """The files whose checksums are this rank's work."""
-    return {name: files[name] for name in sorted(files)[ranks.rank :: ranks.world_size]}
+    return sorted(names)[ranks.rank :: ranks.world_size]
 
 
-def _digest_share(folder: Path, ranks: Ranks, sync: bool) -> dict[str, FileFacts]:
-    names = sorted(str(f.relative_to(folder)) for f in folder.rglob("*") if f.is_file() and f.name != COMPLETE)
+def _digests(folder: Path, names: list[str], sync: bool) -> dict[str, FileFacts]:
+    """Sizes and checksums of those of `names` that can be read."""
     facts = {}
-    for name in names[ranks.rank :: ranks.world_size]:
-        with open(folder / name, "rb") as file:
+    for name in names:
+        digest = hashlib.sha256()
+        try:
+            with open(folder / name, "rb") as file:
+                if sync:
+                    os.fsync(file.fileno())
+                while block := file.read(1 << 20):
+                    digest.update(block)
+                facts[name] = FileFacts(size_bytes=file.tell(), sha256=digest.hexdigest())
+        except OSError:
             if sync:
-                os.fsync(file.fileno())
-            digest = hashlib.file_digest(file, "sha256") if hasattr(hashlib, "file_digest") else _digest(file)
-            facts[name] = FileFacts(size_bytes=os.fstat(file.fileno()).st_size, sha256=digest.hexdigest())
+                raise
     return facts
-
-
-def _digest(file: Any) -> Any:
-    digest = hashlib.sha256()  # Python 3.10 has no hashlib.file_digest
-    while block := file.read(1 << 20):
-        digest.update(block)
-    return digest
 
 
 def _random_file(rank: int) -> str:

@@ -18,8 +18,9 @@ def deepspeed_config(spec: ExperimentSpec, accumulation_steps: int, on_gpu: bool
         "eps": 1e-8,
         "weight_decay": train.weight_decay,
     }
-    if not on_gpu:
-        optimizer["torch_adam"] = True  # DeepSpeed's own CPU Adam would be compiled at the first start
+    optimizer["torch_adam"] = True  # DeepSpeed's own would be compiled on the node at the first start
+    if on_gpu and train.offload == "none":
+        optimizer["fused"] = True
     zero: dict[str, Any] = {"stage": train.zero_stage}
     if train.offload in ("optimizer", "all"):
         zero["offload_optimizer"] = {"device": "cpu", "pin_memory": on_gpu}
@@ -35,7 +36,7 @@ def deepspeed_config(spec: ExperimentSpec, accumulation_steps: int, on_gpu: bool
         "zero_optimization": zero,
         "steps_per_print": NEVER_PRINT,
     }
-    if train.offload != "none" and not on_gpu:
+    if train.offload != "none":
         config["zero_force_ds_cpu_optimizer"] = False
     return merge(config, train.deepspeed)
 

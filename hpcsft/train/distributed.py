@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -39,6 +41,12 @@ class Ranks:
         """Is `value` true on every rank?"""
         return self.sum(0.0 if value else 1.0)[0] == 0.0
 
+    def from_leader(self, read: Callable[[], Any]) -> Any:
+        """What `read` returns on rank 0, on every rank: nodes may see a shared filesystem differently."""
+        box = [read() if self.leader else None]
+        dist.broadcast_object_list(box, src=0)
+        return box[0]
+
     def barrier(self) -> None:
         """Wait until every rank is here."""
         dist.barrier()
@@ -50,7 +58,10 @@ def export_environment(task: TaskIdentity) -> None:
     os.environ["WORLD_SIZE"] = str(task.world_size)
     os.environ["LOCAL_RANK"] = str(task.local_rank)
     os.environ.setdefault("LOCAL_SIZE", os.environ.get("SLURM_NTASKS_PER_NODE", str(task.world_size)))
-    os.environ.setdefault("MASTER_ADDR", os.environ.get("SLURM_LAUNCH_NODE_IPADDR", "127.0.0.1"))
+    if "SUBMITIT_EXECUTOR" in os.environ:  # in a job; what a user's shell exported long ago counts only by hand
+        os.environ["MASTER_ADDR"] = os.environ.get("SLURM_LAUNCH_NODE_IPADDR", "127.0.0.1")
+        os.environ["MASTER_PORT"] = str(rendezvous_port(task.job_id, task.restart))
+    os.environ.setdefault("MASTER_ADDR", "127.0.0.1")
     os.environ.setdefault("MASTER_PORT", str(rendezvous_port(task.job_id, task.restart)))
 
 

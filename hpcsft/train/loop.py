@@ -43,12 +43,10 @@ def train(context: StageContext) -> None:
             "does the job's environment have a CUDA build of torch? set gpus_per_node to 0 to train on CPUs",
         )
     ranks = start_ranks(context, on_gpu)
-    try:
-        ranks.barrier()
-        require(context.run.manifest, "preprocess")
-        Trainer.start(context, ranks, on_gpu).run()
-    finally:
-        dist.destroy_process_group()
+    ranks.barrier()
+    require(context.run.manifest, "preprocess")
+    Trainer.start(context, ranks, on_gpu).run()
+    dist.destroy_process_group()  # not after a failure: it waits for all ranks, and the cause would never be written
 
 
 @dataclass

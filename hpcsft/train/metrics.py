@@ -17,10 +17,10 @@ class MetricsLog:
         self.run = run
 
     def rewind(self, step: int) -> None:
-        """Forget what an earlier attempt wrote after `step`: those steps are done again."""
+        """Forget what an earlier attempt wrote after `step`: that is done again. From 0 on, everything is."""
         for path in (self.run.metrics, self.run.validation):
             rows = list(read_jsonl(path))
-            kept = [row for row in rows if row["step"] <= step]
+            kept = [row for row in rows if row["step"] <= step] if step else []
             if len(kept) != len(rows):
                 _rewrite(path, kept)
 
@@ -31,10 +31,6 @@ class MetricsLog:
     def validation(self, **values: Any) -> None:
         """The validation loss of one checkpoint."""
         append_jsonl(self.run.validation, {**values, "time": now()})
-
-    def validated(self, epoch: int) -> bool:
-        """Is there a validation loss of `epoch` (0 is the base model)?"""
-        return any(row["epoch"] == epoch for row in read_jsonl(self.run.validation))
 
 
 def _rewrite(path: Path, rows: list[Any]) -> None:

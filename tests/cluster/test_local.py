@@ -82,7 +82,7 @@ def test_ctrl_c_leaves_the_run_alone(spec: Path) -> None:
     command = [sys.executable, str(ROOT / "launch/submit.py"), str(spec), "--watch", "--set", "evaluate=null"]
     watching = subprocess.Popen(
         command, cwd=spec.parent, env=environment(), start_new_session=True, text=True, stderr=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )  # fmt: skip
     run = RunDir(wait_for("the submission", lambda: next(spec.parent.glob("runs/*/submission.json"), None)).parent)
     wait_for("the first stage", lambda: list(run.status.glob("preprocess.json")))

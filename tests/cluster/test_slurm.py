@@ -237,6 +237,26 @@ def test_the_code_of_a_waiting_job_is_the_one_that_was_submitted(
     assert wait_for(run, lambda code, _: code != 101)["state"] == "done"
 
 
+def test_a_job_that_dies_before_it_has_a_log_points_at_the_launchers(submit: Callable[..., Any]) -> None:
+    setup = 'cluster.setup=["echo no such module: cuda >&2; exit 3"]'
+    run = submitted(submit(setup, "evaluate=null", options=("--json",)))
+    document = wait_for(run, lambda code, _: code != 101)
+    failed = document["stages"][0]
+    assert failed["state"] == "failed" and "before it could say anything" in failed["message"]
+    assert "no such module: cuda" in (run.path / failed["log"]).read_text()
+
+
+def test_a_cancel_that_slurm_did_not_hear_is_no_cancel(
+    submit: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with MiniSlurm(tmp_path / "slurm") as cluster:
+        monkeypatch.setenv("SLURM_CONF", str(cluster.conf))
+        run = submitted(submit(options=("--stages", "preprocess", "--json")))
+        cluster.kill("slurmctld")
+        done = launch("cancel.py", run.path, "--yes", cwd=run.path)
+        assert done.returncode == 3 and "scancel" in done.stderr
+
+
 def test_without_a_controller_the_commands_say_so(
     submit: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

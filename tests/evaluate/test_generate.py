@@ -202,7 +202,6 @@ def test_a_killed_task_goes_on_where_it_was(values, capsys):
     assert file.read_bytes().startswith(b"".join(lines[:3]))
 
 
-@pytest.mark.xfail(strict=True, reason="batches are made of what is missing, and the seed hangs on the batch")
 def test_a_killed_task_samples_what_it_would_have_sampled(values):
     values["evaluate"]["generation"].update(temperature=2.0, max_new_tokens=12)
     run = new_run(values)

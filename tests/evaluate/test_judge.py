@@ -102,12 +102,12 @@ def journaled(run: RunDir) -> list[str]:
     return [row["key"] for name in ("base", "epoch-1") for row in read_jsonl(run.evaluate / name / "verdicts.jsonl")]
 
 
-def test_a_killed_judge_does_not_ask_again_for_what_is_journaled(run, endpoint):
+def test_a_killed_judge_does_not_ask_again_for_what_is_journaled(run, endpoint, monkeypatch):
     """SIGKILL from the server's side, in the middle of the second checkpoint, through the job as a user runs it."""
     started: list[subprocess.Popen[bytes]] = []
 
     def fatal(request: dict[str, Any]) -> tuple[int, Any]:
-        if len(endpoint.requests) == 90:
+        if len(endpoint.requests) >= 90:
             deadline = time.monotonic() + 30
             while len(journaled(run)) <= len(ALL) // 2 + 2 and time.monotonic() < deadline:
                 time.sleep(0.01)  # until the journal of the second checkpoint has begun
@@ -121,10 +121,11 @@ def test_a_killed_judge_does_not_ask_again_for_what_is_journaled(run, endpoint):
     known = journaled(run)
     assert len(ALL) > len(known) > len(ALL) // 2 + 2
     assert run.read_status("judge", 0, 1).state == "running"
-    before = len(endpoint.requests)
     endpoint.answer = prefers_the_model
+    monkeypatch.setenv("OPENAI_API_KEY", "second")  # requests of the dead process may still arrive
     judge(context_of(run, "judge"))
-    assert len(endpoint.requests) - before == len(ALL) - len(known)
+    again = [request for request in endpoint.requests if request["key"] == "Bearer second"]
+    assert len(again) == len(ALL) - len(known)
     assert sorted(journaled(run)) == sorted(set(journaled(run))) and len(journaled(run)) == len(ALL)
     annotations = read_json(run.evaluate / "epoch-1" / "annotations.json")
     assert [row["preference"] for row in annotations] == [1.5 if n == 2 else 2.0 for n in range(NUM_PROMPTS)]
@@ -132,13 +133,14 @@ def test_a_killed_judge_does_not_ask_again_for_what_is_journaled(run, endpoint):
 
 def test_a_judge_that_fails_keeps_every_verdict_it_gave(run, endpoint):
     def overloaded(request: dict[str, Any]) -> tuple[int, Any]:
-        return prefers_the_model(request) if len(endpoint.requests) <= 21 else (403, {"error": {"message": "quota"}})
+        spent = f" {asked(request)} ".count(" base 10 ")
+        return (403, {"error": {"message": "quota"}}) if spent else prefers_the_model(request)
 
     endpoint.answer = overloaded
     with pytest.raises(StageError, match=r"the judge judge does not answer: .*quota"):
         judge(context_of(run, "judge"))
     known = len(journaled(run))
-    assert 20 <= known <= 21  # the other request that was under way may have come first
+    assert known == 20  # both orders of rows 0 to 9
     assert not (run.evaluate / "base" / "annotations.json").exists()
     before = len(endpoint.requests)
     endpoint.answer = prefers_the_model
@@ -176,7 +178,6 @@ def test_another_judge_or_another_answer_is_asked_about(run, endpoint):
     assert len(endpoint.requests) - before == 2 + len(ALL)
 
 
-@pytest.mark.xfail(strict=True, reason="each checkpoint has a journal of its own")
 def test_the_same_answer_of_two_checkpoints_is_judged_once(run, endpoint):
     """Greedy answers often stay the same from one epoch to the next."""
     file = journal(run, "epoch-1", 0)
@@ -185,7 +186,6 @@ def test_the_same_answer_of_two_checkpoints_is_judged_once(run, endpoint):
     assert len(endpoint.requests) == len(ALL) - 2
 
 
-@pytest.mark.xfail(strict=True, raises=StageError, reason="one pair that the endpoint refuses stops the stage for good")
 def test_a_pair_that_is_refused_costs_that_pair_only(run, endpoint):
     """A content filter or a context that is too short answers 400, today and tomorrow."""
 

@@ -78,7 +78,7 @@ def test_the_name_and_the_identity_of_a_judge():
 def asked(endpoint: Any, pairs: list[Comparison], **spec: Any) -> list[float | None]:
     judge = make_judge(JudgeSpec(**{"model": "judge", "base_url": endpoint.base_url, **spec}))
     assert isinstance(judge, OpenAIJudge)
-    given = list(judge.verdicts(pairs))
+    given = sorted(judge.verdicts(pairs), key=lambda item: item[0])  # they come as they are ready
     judge.client.close()
     assert [pair for pair, _ in given] == pairs
     return [verdict.first_better for _, verdict in given]

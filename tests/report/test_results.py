@@ -122,7 +122,6 @@ def test_what_is_missing_is_asked_for(spec_values):
     assert not run.report.exists()
 
 
-@pytest.mark.xfail(strict=True, raises=FileNotFoundError, reason="only metrics and annotations are asked for")
 @pytest.mark.parametrize("name", ["data/manifest.json", "provenance.json"])
 def test_every_file_that_is_read_is_asked_for(spec_values, name):
     run, _ = finished_run(spec_values)
