@@ -93,7 +93,7 @@ def test_ctrl_c_leaves_the_run_alone(spec: Path) -> None:
 
 
 def test_a_cancelled_run_ends_with_all_its_processes_and_goes_on_when_resumed(spec: Path) -> None:
-    run = submit(spec, "evaluate=null", "train.epochs=15")
+    run = submit(spec, "evaluate=null", "train.epochs=60")
     wait_for("some steps", lambda: steps(run) >= 5)
     cancelled = launch("cancel.py", run.path, "--yes", cwd=run.path)
     assert cancelled.returncode == 0
@@ -111,7 +111,7 @@ def test_a_cancelled_run_ends_with_all_its_processes_and_goes_on_when_resumed(sp
 
 
 def test_a_driver_that_dies_is_noticed(spec: Path) -> None:
-    run = submit(spec, "evaluate=null", "train.epochs=15")
+    run = submit(spec, "evaluate=null", "train.epochs=60")
     wait_for("some steps", lambda: steps(run) >= 2)
     os.killpg(int(driver(run)[0].removeprefix("local-")), signal.SIGKILL)
     wait_for("the end of the driver", lambda: not driver_alive(run, *driver(run)))
