@@ -180,7 +180,7 @@ def test_stages_can_be_submitted_one_after_the_other(submit: Callable[..., Any])
 def test_a_preempted_run_is_never_called_failed_and_ends_with_the_same_losses(
     submit: Callable[..., Any], slurm: MiniSlurm
 ) -> None:
-    overrides = ("evaluate=null", "train.epochs=30", "train.checkpoint.every_steps=20")
+    overrides = ("evaluate=null", "train.epochs=40", "train.checkpoint.every_steps=20")
     undisturbed = submitted(submit(*overrides, "name=undisturbed", options=("--json",)))
     assert wait_for(undisturbed, lambda code, _: code != 101)["state"] == "done"
     run = submitted(submit(*overrides, "name=preempted", options=("--json",)))
@@ -190,6 +190,7 @@ def test_a_preempted_run_is_never_called_failed_and_ends_with_the_same_losses(
     seen = []
     while slurm.job(train_job)["Restarts"] == "0":
         seen.append(monitor(run)[0])
+        assert seen[-1] == 101, "the run ended before it could be preempted"
     slurm.wait_job(urgent, "COMPLETED")
     slurm.requeue_now(train_job)
     document = wait_for(run, lambda code, _: seen.append(code) or code != 101)
