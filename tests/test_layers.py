@@ -1,6 +1,6 @@
 """Who may import whom, and how light the login node stays.
 
-Guards DESIGN section 1: data flows one way, and what a login node runs loads no torch, transformers, deepspeed,
+Guards the layers: data flows one way, and what a login node runs loads no torch, transformers, deepspeed,
 datasets or numpy. A wrong import fails with the file, the line and the row of RULES that forbids it. A new module falls
 under the row of its package; a new package needs a row of its own.
 """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
@@ -20,33 +21,38 @@ class Section(BaseModel):
     )
 
 
-def _safe_word(value: str) -> str:
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._,:*=@+-]{0,127}", value):
-        raise ValueError("letters, digits and . _ - , : * = @ + only, starting with a letter or digit")
-    return value
+def _matching(pattern: str, allowed: str) -> Callable[[str], str]:
+    """A validator: the whole value matches `pattern`, or the error tells what is `allowed`."""
+
+    def check(value: str) -> str:
+        if not re.fullmatch(pattern, value):
+            raise ValueError(allowed)
+        return value
+
+    return check
 
 
-def _safe_expression(value: str) -> str:
-    if not re.fullmatch(r"[A-Za-z0-9(\[][A-Za-z0-9._,:*=@+&|()\[\]-]{0,127}", value):
-        raise ValueError("letters, digits and . _ - , : * = @ + & | ( ) [ ] only, starting with a letter or digit")
-    return value
+_safe_name = _matching(
+    r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}",
+    "1 to 64 letters, digits, dots, dashes or underscores, starting with a letter or digit",
+)
+_safe_path = _matching(
+    r"[A-Za-z0-9._/~+@=,-]{1,1024}",
+    "letters, digits and . _ / ~ + @ = , - only: this path is written into batch scripts",
+)
+_safe_word = _matching(
+    r"[A-Za-z0-9][A-Za-z0-9._,:*=@+-]{0,127}",
+    "letters, digits and . _ - , : * = @ + only, starting with a letter or digit",
+)
+_safe_expression = _matching(
+    r"[A-Za-z0-9(\[][A-Za-z0-9._,:*=@+&|()\[\]-]{0,127}",
+    "letters, digits and . _ - , : * = @ + & | ( ) [ ] only, starting with a letter or digit",
+)
 
 
 def _number_as_text(value: object) -> object:
     """Users write `"time": 90` and `"account": 1234`, and `--set` reads numbers."""
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
-
-
-def _safe_name(value: str) -> str:
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", value):
-        raise ValueError("1 to 64 letters, digits, dots, dashes or underscores, starting with a letter or digit")
-    return value
-
-
-def _safe_path(value: str) -> str:
-    if not re.fullmatch(r"[A-Za-z0-9._/~+@=,-]{1,1024}", value):
-        raise ValueError("letters, digits and . _ / ~ + @ = , - only: this path is written into batch scripts")
-    return value
 
 
 Name = Annotated[str, AfterValidator(_safe_name)]

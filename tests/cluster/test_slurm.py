@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -247,31 +247,28 @@ def test_a_job_that_dies_before_it_has_a_log_points_at_the_launchers(submit: Cal
     assert "no such module: cuda" in (run.path / failed["log"]).read_text()
 
 
-def test_a_cancel_that_slurm_did_not_hear_is_no_cancel(
-    submit: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def silent_run(submit: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[RunDir]:
+    """A run on a Slurm of its own whose controller has died."""
     with MiniSlurm(tmp_path / "slurm") as cluster:
         monkeypatch.setenv("SLURM_CONF", str(cluster.conf))
         run = submitted(submit(options=("--stages", "preprocess", "--json")))
         cluster.kill("slurmctld")
-        done = launch("cancel.py", run.path, "--yes", cwd=run.path)
-        assert done.returncode == 3 and "scancel" in done.stderr
+        yield run
 
 
 def test_without_a_controller_the_commands_say_so(
-    submit: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    silent_run: RunDir, submit: Callable[..., Any], tmp_path: Path
 ) -> None:
-    with MiniSlurm(tmp_path / "slurm") as cluster:
-        monkeypatch.setenv("SLURM_CONF", str(cluster.conf))
-        run = submitted(submit(options=("--stages", "preprocess", "--json")))
-        cluster.kill("slurmctld")
-        asked = launch("monitor.py", run.path, "--once", cwd=run.path)
-        assert asked.returncode == 3 and asked.stderr.startswith("error: squeue failed")
-        refused = submit("name=other")
-        assert refused.returncode == 3 and "error: Slurm does not answer" in refused.stderr
-        assert not list((tmp_path / "runs").glob("other-*"))
-        with pytest.raises(ClusterError, match="squeue failed"):
-            query_queue()
+    asked = launch("monitor.py", silent_run.path, "--once", cwd=silent_run.path)
+    assert asked.returncode == 3 and asked.stderr.startswith("error: squeue failed")
+    refused = submit("name=other")
+    assert refused.returncode == 3 and "error: Slurm does not answer" in refused.stderr
+    assert not list((tmp_path / "runs").glob("other-*"))
+    cancelled = launch("cancel.py", silent_run.path, "--yes", cwd=silent_run.path)
+    assert cancelled.returncode == 3 and "scancel" in cancelled.stderr
+    with pytest.raises(ClusterError, match="squeue failed"):
+        query_queue()
 
 
 def test_the_lines_of_squeue_are_understood() -> None:
