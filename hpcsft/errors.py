@@ -6,7 +6,9 @@
     ├── ClusterError           exit 3    Slurm does not answer
     ├── SubmissionError        exit 1    Slurm answers, and refuses the job
     ├── RunNotFoundError       exit 102  no such run directory
-    └── StageError             exit 1    a stage cannot go on (bad data, broken checkpoint, no judge, ...)
+    ├── StageError             exit 1    a stage cannot go on (bad data, broken checkpoint, no judge, ...)
+    ├── Stopped                exit 75   a stage was told to stop, has kept what it made, and can go on later
+    └── Fenced                 exit 76   a newer attempt at the same task has taken over
 
 Commands print these as `error:` and `hint:` lines without a traceback; a traceback is only for what nobody foresaw.
 """
@@ -22,6 +24,8 @@ EXIT_OK = 0
 EXIT_FAILED = 1
 EXIT_INVALID = 2
 EXIT_NO_SLURM = 3
+EXIT_STOPPED = 75
+EXIT_FENCED = 76
 EXIT_STAGE_FAILED = 100
 EXIT_UNFINISHED = 101
 EXIT_NO_RUN = 102
@@ -97,6 +101,18 @@ class RunNotFoundError(HpcsftError):
 
 class StageError(HpcsftError):
     """A stage cannot go on, for a reason that running it again would not cure."""
+
+
+class Stopped(HpcsftError):
+    """A stage was told to stop by a signal or its time limit, and has kept all that it made."""
+
+    exit_code = EXIT_STOPPED
+
+
+class Fenced(HpcsftError):
+    """A newer attempt at the same task has taken over: this one must not write any more."""
+
+    exit_code = EXIT_FENCED
 
 
 def report_errors(main: Callable[[list[str] | None], int], argv: list[str] | None = None) -> int:

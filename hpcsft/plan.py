@@ -44,6 +44,8 @@ class StagePlan(Record):
     account: str | None
     qos: str | None
     constraint: str | None
+    signal_s: int = 60
+    """Slurm sends SIGUSR2 so many seconds before the time limit."""
 
     @property
     def time_min(self) -> int:
@@ -79,6 +81,8 @@ class Plan(Record):
     digest: str
     stages: list[StagePlan]
     batch: BatchPlan
+    warnings: list[str] = []
+    """What will work, but not as well as the user may think."""
 
     def stage(self, name: str) -> StagePlan:
         """The stage called `name`; KeyError if the plan has none."""

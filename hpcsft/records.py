@@ -71,6 +71,7 @@ def append_jsonl(path: Path, *rows: Any) -> None:
             text = "\n" + text  # readers skip the torn line in between
         data = text.encode("utf-8")
         if os.write(fd, data) < len(data):
+            os.ftruncate(fd, size)
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
         os.fsync(fd)
     finally:
@@ -110,7 +111,8 @@ class StageStatus(Record):
 
     stage: str
     index: int
-    state: Literal["running", "done", "failed"]
+    state: Literal["running", "stopped", "done", "failed"]
+    """stopped: this attempt has ended, another one will go on."""
     attempt: int
     """1 for the first start of this task, one more at each start after a requeue."""
     job_id: str

@@ -23,7 +23,8 @@ class RunDir:
         self.provenance = self.path / "provenance.json"
         self.submission = self.path / "submission.json"
         self.cancelled = self.path / "CANCELLED"
-        self.attempts = self.path / "attempts.jsonl"
+        self.attempts = self.path / "attempts"
+        self.heartbeat = self.path / "heartbeat"
         self.metrics = self.path / "metrics.jsonl"
         self.validation = self.path / "validation.jsonl"
         self.code = self.path / "code"
@@ -50,16 +51,28 @@ class RunDir:
     def create(self) -> None:
         """Make the directory and its folders, private to the user (0700). Parents keep the user's own umask."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        for folder in (self.path, self.status, self.logs, self.submitit, self.data):
+        for folder in (self.path, self.status, self.attempts, self.heartbeat, self.logs, self.submitit, self.data):
             folder.mkdir(mode=0o700, exist_ok=True)
 
     def status_file(self, stage: str, index: int, tasks: int) -> Path:
         """status/STAGE.json, or status/STAGE-INDEX.json for a stage of several tasks."""
-        return self.status / (f"{stage}-{index}.json" if tasks > 1 else f"{stage}.json")
+        return self.status / f"{_task(stage, index, tasks)}.json"
+
+    def journal_file(self, stage: str, index: int, tasks: int) -> Path:
+        """attempts/STAGE[-INDEX].jsonl: one file per task, because appends of two nodes to one may be lost on NFS."""
+        return self.attempts / f"{_task(stage, index, tasks)}.jsonl"
+
+    def fence_file(self, stage: str, index: int, tasks: int) -> Path:
+        """attempts/STAGE[-INDEX].fence.json: the newest attempt at a task."""
+        return self.attempts / f"{_task(stage, index, tasks)}.fence.json"
 
     def log_folder(self, stage: str, job_id: str, restart: int) -> Path:
         """logs/STAGE/JOBID_RESTART: one folder per attempt, so that a requeue never overwrites a log."""
         return self.logs / stage / f"{job_id}_{restart}"
+
+    def hang_file(self, stage: str, job_id: str, restart: int, rank: int) -> Path:
+        """Beside a rank's logs: what the watchdog wrote when it ended that rank."""
+        return self.log_folder(stage, job_id, restart) / f"{rank}.hang.json"
 
     def step_folder(self, step: int) -> Path:
         """checkpoints/step-000200."""
@@ -92,3 +105,7 @@ class RunDir:
         for file in sorted(self.status.glob("*.json")):
             if not file.name.startswith("."):
                 yield StageStatus.model_validate(read_json(file))
+
+
+def _task(stage: str, index: int, tasks: int) -> str:
+    return f"{stage}-{index}" if tasks > 1 else stage

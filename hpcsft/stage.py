@@ -8,6 +8,7 @@ driver and by hand.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import sys
@@ -16,43 +17,20 @@ import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from hpcsft.errors import HpcsftError, InputError, StageError
+from hpcsft.attempt.causes import CAUSES, cause_of
+from hpcsft.attempt.fence import Fence
+from hpcsft.attempt.identity import TaskIdentity
+from hpcsft.attempt.journal import Journal
+from hpcsft.attempt.notice import Notice
+from hpcsft.attempt.outcome import cause_of_notice, settle_earlier
+from hpcsft.errors import Fenced, HpcsftError, InputError, StageError, Stopped
 from hpcsft.plan import Plan, StagePlan
-from hpcsft.records import Progress, StageStatus, append_jsonl, now, read_json, write_json
+from hpcsft.records import Progress, StageStatus, now, read_json, write_json
 from hpcsft.rundir import RunDir
 from hpcsft.spec import ExperimentSpec
 
 PROGRESS_INTERVAL_S = 1.0
 """Status files are rewritten at most this often for the sake of progress."""
-
-
-@dataclass(frozen=True)
-class TaskIdentity:
-    """Which process of which job this is, told by the environment."""
-
-    job_id: str
-    restart: int
-    rank: int
-    local_rank: int
-    world_size: int
-
-    @classmethod
-    def from_environment(cls) -> TaskIdentity:
-        """Slurm's variables, those of submitit's local executor, or a single process started by hand."""
-        env = os.environ
-        if env.get("SUBMITIT_EXECUTOR") == "local":
-            names = ("SUBMITIT_LOCAL_GLOBALID", "SUBMITIT_LOCAL_LOCALID", "SUBMITIT_LOCAL_NTASKS")
-            job_id, restart = env["HPCSFT_JOB_ID"], 0
-        elif env.get("SUBMITIT_EXECUTOR") == "slurm":
-            names = ("SLURM_PROCID", "SLURM_LOCALID", "SLURM_NTASKS")
-            array = env.get("SLURM_ARRAY_JOB_ID")
-            job_id = f"{array}_{env['SLURM_ARRAY_TASK_ID']}" if array else env["SLURM_JOB_ID"]
-            restart = int(env.get("SLURM_RESTART_COUNT", "0"))
-        else:  # by hand, or under torchrun
-            names = ("RANK", "LOCAL_RANK", "WORLD_SIZE")
-            job_id, restart = f"hand-{os.getpid() if 'RANK' not in env else os.getppid()}", 0
-        rank, local_rank, world_size = (int(env.get(name, default)) for name, default in zip(names, "001", strict=True))
-        return cls(job_id, restart, rank, local_rank, world_size)
 
 
 @dataclass
@@ -66,22 +44,49 @@ class StageContext:
     index: int
     task: TaskIdentity
     attempt: int = 1
+    notice: Notice = field(default_factory=Notice, repr=False)
     _last_progress_s: float = field(default=float("-inf"), repr=False)
     _progress: Progress | None = field(default=None, repr=False)
     _started: str = field(default_factory=now, repr=False)
 
+    @property
+    def fence(self) -> Fence:
+        """Whether this attempt is still the newest."""
+        return Fence(self.run, self.stage.name, self.index, self.stage.tasks, self.task.token)
+
+    @property
+    def journal(self) -> Journal:
+        """Where this task's attempts are told."""
+        return Journal(self.run, self.stage.name, self.index, self.stage.tasks, self.task.token)
+
     def say(self, text: str) -> None:
         """One line in this rank's log, with the time."""
-        print(f"{time.strftime('%H:%M:%S')} {text}", flush=True)
+        with contextlib.suppress(OSError):  # a full disk is no reason to end
+            print(f"{time.strftime('%H:%M:%S')} {text}", flush=True)
 
     def progress(self, done: int, total: int, unit: str) -> None:
-        """Tell how far this task is. Cheap to call often; only rank 0 writes."""
+        """Tell how far this task is. Cheap to call often; only rank 0 writes.
+
+        Raises Fenced if a newer attempt has begun.
+        """
         self._progress = Progress(done=done, total=total, unit=unit)
         moment = time.monotonic()
         if self.task.rank == 0 and (done >= total or moment - self._last_progress_s >= PROGRESS_INTERVAL_S):
             self._last_progress_s = moment
-            if self.task.world_size == 1 or not _failed_already(self, self.last_status()):
-                self.write_status("running")
+            self.fence.check()
+            if self.task.world_size == 1 or not _ended_already(self, self.last_status()):
+                with contextlib.suppress(OSError):
+                    self.write_status("running")
+
+    def stop_if_asked(self) -> None:
+        """Raises Stopped if a signal has asked for it. For stages of one process, between items that are kept."""
+        if self.notice.requested:
+            done = (
+                f" after {self._progress.done} of {self._progress.total} {self._progress.unit}"
+                if self._progress
+                else ""
+            )
+            raise Stopped(f"stopped by {self.notice.requested}{done}", "what is made so far is kept")
 
     def write_status(self, state: str, message: str | None = None, hint: str | None = None) -> None:
         """Replace this task's status file."""
@@ -139,38 +144,71 @@ def run_stage(name: str, body: Callable[[StageContext], None], argv: list[str] |
 
 
 def _run_task(context: StageContext, body: Callable[[StageContext], None]) -> None:
+    if context.run.cancelled.exists():
+        raise Stopped("this run was cancelled", f"python launch/resume.py {context.run.path} goes on")
+    if context.task.rank == 0:
+        context.notice = Notice(lambda name: context.journal.write("notice", signal=name))
+    with context.notice:
+        _guarded(context, body)
+
+
+def _begin(context: StageContext) -> None:
+    """Take the task over, look back at how the attempt before ended, and say that this one runs."""
+    context.fence.claim()
+    earlier = context.last_status()
+    verdict = settle_earlier(context.run, context.stage, context.index, context.task)
+    if verdict and not verdict.requeue:
+        raise StageError(verdict.message, verdict.hint)
+    if context.task.world_size > 1 and _ended_already(context, earlier):
+        context.attempt = earlier.attempt  # another rank was quicker to fail than this one to start
+    else:
+        context.attempt = earlier.attempt + 1 if earlier else 1
+        context.write_status("running")
+    context.journal.write("start", attempt=context.attempt, world_size=context.task.world_size)
+
+
+def _guarded(context: StageContext, body: Callable[[StageContext], None]) -> None:
+    """Run the body; however it fails, the run directory says why before the error goes on."""
     leader = context.task.rank == 0
-    if leader:
-        earlier = context.last_status()
-        if context.task.world_size > 1 and earlier and _failed_already(context, earlier):
-            context.attempt = earlier.attempt  # another rank was quicker to fail than this one to start
-        else:
-            context.attempt = earlier.attempt + 1 if earlier else 1
-            context.write_status("running")
-        _journal(context, "start")
     try:
+        if leader:
+            _begin(context)
         body(context)
+        if leader:
+            context.fence.check()
+            context.write_status("done")
+            context.journal.write("done", attempt=context.attempt)
+    except Fenced:
+        raise  # nothing may be written any more
+    except Stopped as stop:
+        if leader:
+            _record_stop(context, stop)
+        raise
     except BaseException as error:
         _record_failure(context, error)
         raise
-    if leader:
-        context.write_status("done")
-        _journal(context, "done")
 
 
 def _of_this_attempt(context: StageContext, status: StageStatus) -> bool:
     return (status.job_id, status.restart) == (context.task.job_id, context.task.restart)
 
 
-def _failed_already(context: StageContext, status: StageStatus | None) -> bool:
-    """Has a rank of this very attempt written why it failed?"""
-    return status is not None and status.state == "failed" and _of_this_attempt(context, status)
+def _ended_already(context: StageContext, status: StageStatus | None) -> bool:
+    """Has a rank of this very attempt written why it ended?"""
+    return status is not None and status.state in ("failed", "stopped") and _of_this_attempt(context, status)
+
+
+def _record_stop(context: StageContext, stop: Stopped) -> None:
+    cause = cause_of_notice(context.task.token, context.notice.requested or "")
+    step = context._progress.done if context._progress else 0
+    context.journal.write("stopped", cause=cause, step=step, signal=context.notice.requested)
+    context.write_status("stopped", stop.message, stop.hint)
 
 
 def _record_failure(context: StageContext, error: BaseException) -> None:
     """Write what went wrong, unless another rank of this attempt was first: the first failure is the cause."""
     last = context.last_status()
-    if _failed_already(context, last):
+    if _ended_already(context, last) or context.fence.is_stale():
         return
     if last:
         context.attempt = last.attempt if _of_this_attempt(context, last) else last.attempt + 1
@@ -178,29 +216,14 @@ def _record_failure(context: StageContext, error: BaseException) -> None:
         message, hint = error.message, error.hint
     elif isinstance(error, (KeyboardInterrupt, SystemExit)):
         message, hint = f"stopped from outside ({type(error).__name__})", None
-    elif type(error).__name__ == "UncompletedJobError":  # submitit raises it in rank 0 when Slurm gives notice
-        message = "stopped by Slurm before its end: the time limit, or a preemption"
-        hint = "python launch/resume.py RUN_DIR goes on from the newest checkpoint"
     else:
-        last_line = traceback.format_exception_only(error)[-1].strip()
-        message, hint = last_line, "the log has the traceback"
-    context.write_status("failed", message, hint)
-    _journal(context, "failed", message)
-
-
-def _journal(context: StageContext, event: str, message: str | None = None) -> None:
-    row = {
-        "time": now(),
-        "event": event,
-        "stage": context.stage.name,
-        "index": context.index,
-        "attempt": context.attempt,
-        "job_id": context.task.job_id,
-        "restart": context.task.restart,
-        "world_size": context.task.world_size,
-        "host": socket.gethostname(),
-    }
-    append_jsonl(context.run.attempts, {**row, "message": message} if message else row)
+        message, hint = traceback.format_exception_only(error)[-1].strip(), "the log has the traceback"
+    cause = cause_of(error)
+    # What may be tried again is not failed yet: whoever decides about the next attempt will say so.
+    final = CAUSES[cause].budget is None or context.task.by_hand
+    context.write_status("failed" if final else "stopped", message, hint)
+    facts = {"attempt": context.attempt, "rank": context.task.rank, "cause": cause, "message": message, "hint": hint}
+    context.journal.write("failed", **facts)
 
 
 def require(path: os.PathLike[str], produced_by: str) -> None:

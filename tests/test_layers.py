@@ -60,15 +60,19 @@ RULES = {
     "hpcsft.plan": Rule("errors records spec rundir", "pydantic"),
     "hpcsft.estimate": Rule(LOW),
     "hpcsft.inputs": Rule(f"{LOW} plan data.formats data.readers evaluate.prompts"),
-    "hpcsft.cluster": Rule(f"{LOW} cluster", later="submitit"),
-    "hpcsft.cluster.task": Rule(later="rundir stage"),  # unpickled by any version: its module level stays empty
+    "hpcsft.attempt": Rule(f"{LOW} attempt cluster.client"),
+    "hpcsft.attempt.causes": Rule("errors"),  # pure
+    "hpcsft.attempt.watchdog": Rule(),  # a script of its own
+    "hpcsft.cluster": Rule(f"{LOW} attempt cluster", later="submitit"),
+    "hpcsft.cluster.client": Rule("errors"),
+    "hpcsft.cluster.task": Rule(later="attempt.identity errors rundir"),  # unpickled by any version: its head stays empty
     "hpcsft.cluster.dry_run": Rule(f"{LOW} cluster estimate inputs train.deepspeed_config"),
     "hpcsft.monitor": Rule(f"{LOW} cluster monitor", "rich"),
-    "hpcsft.monitor.state": Rule("errors records plan cluster.slurm"),  # pure
+    "hpcsft.monitor.state": Rule("errors records plan cluster.client"),  # pure
     "hpcsft.monitor.view": Rule("monitor.state", "rich"),  # pure
     "hpcsft.console": Rule("errors cluster.snapshot", later="spec"),
     "hpcsft.quickstart": Rule("errors quickstart", later="gguf numpy safetensors tokenizers torch yaml"),
-    "hpcsft.stage": Rule(LOW),
+    "hpcsft.stage": Rule(f"{LOW} attempt"),
     "hpcsft.data": Rule(f"{LOW} stage data models.load", "datasets numpy pyarrow torch"),
     "hpcsft.data.formats": Rule(),  # this and the next five are light
     "hpcsft.data.readers": Rule("errors data.formats", later="pyarrow"),
@@ -77,9 +81,10 @@ RULES = {
     "hpcsft.data.packing": Rule(),
     "hpcsft.data.preprocess": Rule(f"{LOW} stage data models.load", later="pyarrow"),
     "hpcsft.models": Rule(f"{LOW} stage models", "safetensors torch transformers", later="deepspeed"),
-    "hpcsft.train": Rule(f"{LOW} stage data models train", "deepspeed torch transformers"),
+    "hpcsft.train": Rule(f"{LOW} attempt cluster.client stage data models train", "deepspeed numpy torch transformers"),
     "hpcsft.train.deepspeed_config": Rule("spec"),  # pure: the dry run shows it
     "hpcsft.train.metrics": Rule("records rundir"),
+    "hpcsft.train.commit": Rule("records rundir attempt.fence", "pydantic"),
     "hpcsft.evaluate": Rule(f"{LOW} stage data models evaluate", "torch transformers"),
     "hpcsft.evaluate.prompts": Rule("errors records data.formats"),  # this and the next four are light
     "hpcsft.evaluate.verdicts": Rule("errors records evaluate.prompts"),

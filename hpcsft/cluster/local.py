@@ -8,6 +8,7 @@ The driver is a session of its own, so that neither ctrl-C nor the end of an ssh
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import signal
 import socket
@@ -16,6 +17,8 @@ import sys
 import time
 from pathlib import Path
 
+from hpcsft.attempt.fence import Token
+from hpcsft.attempt.outcome import Outcome
 from hpcsft.cluster.task import StageTask
 from hpcsft.errors import HpcsftError
 from hpcsft.plan import Plan, StagePlan
@@ -99,10 +102,28 @@ def drive(run: RunDir, stages: list[str]) -> int:
 
 
 def _run_task(run: RunDir, spec: ExperimentSpec, stage: StagePlan, index: int) -> bool:
+    """Run one task, again after what may be tried again. Was it done in the end?"""
+    driver = f"{JOB_PREFIX}{os.getpid()}"  # one id for all of its stages
+    job_id = f"{driver}_{index}" if stage.tasks > 1 else driver
+    for restart in itertools.count():
+        exit_status = _run_attempt(run, spec, stage, index, job_id, restart)
+        outcome = Outcome(run, stage, index, Token(job_id=job_id, restart=restart))
+        if outcome.is_done():
+            return True
+        verdict = outcome.settle(exit_status)
+        if run.cancelled.exists():
+            return False
+        outcome.record(verdict)
+        if not verdict.requeue:
+            return False
+    raise AssertionError("unreachable")
+
+
+def _run_attempt(run: RunDir, spec: ExperimentSpec, stage: StagePlan, index: int, job_id: str, restart: int) -> int:
+    """Run all ranks of one attempt through submitit; returns 0, or what the launcher's exit status was."""
     import submitit
 
-    job_id = f"{JOB_PREFIX}{os.getpid()}"  # of the driver: one id for all of its stages
-    os.environ["HPCSFT_JOB_ID"] = f"{job_id}_{index}" if stage.tasks > 1 else job_id
+    os.environ.update(HPCSFT_JOB_ID=job_id, HPCSFT_RESTART=str(restart))
     executor = submitit.LocalExecutor(folder=run.submitit / stage.name)
     executor.update_parameters(
         tasks_per_node=stage.tasks_per_node,
@@ -113,8 +134,7 @@ def _run_task(run: RunDir, spec: ExperimentSpec, stage: StagePlan, index: int) -
     job = executor.submit(StageTask(str(run.code), str(run.path), stage.name, str(index)))
     while not job.done():
         time.sleep(POLL_INTERVAL_S)
-    status = run.read_status(stage.name, index, stage.tasks)
-    return status is not None and status.state == "done"
+    return job._process.wait()
 
 
 if __name__ == "__main__":

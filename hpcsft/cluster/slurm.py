@@ -1,4 +1,4 @@
-"""Stages as Slurm jobs, through submitit: parameters, script text, submission, and one query of the queue."""
+"""Stages as Slurm jobs, through submitit: parameters, script text, submission."""
 
 from __future__ import annotations
 
@@ -6,10 +6,9 @@ import contextlib
 import os
 import shlex
 import shutil
-import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from hpcsft.cluster.task import StageTask
 from hpcsft.errors import ClusterError, SubmissionError
@@ -17,37 +16,10 @@ from hpcsft.plan import StagePlan
 from hpcsft.rundir import RunDir
 from hpcsft.spec import ExperimentSpec
 
-QUERY_TIMEOUT_S = 30
-TERMINAL = (
-    "COMPLETED",
-    "FAILED",
-    "CANCELLED",
-    "TIMEOUT",
-    "NODE_FAIL",
-    "OUT_OF_MEMORY",
-    "BOOT_FAIL",
-    "DEADLINE",
-)
+KEEP_SHELL = "trap : TERM  # Slurm's notice is for the ranks; this shell must live on to judge how they ended"
 
 SILENCE = ("Unable to contact slurm controller", "Connection refused", "timed out", "configuration source")
 """What sbatch says when there is nobody to refuse anything."""
-
-
-class QueueEntry(NamedTuple):
-    """One job, or one task of an array, as squeue shows it."""
-
-    job_id: str
-    """Id of the job or of the whole array."""
-    index: int
-    state: str
-    reason: str
-    elapsed: str
-    limit: str
-
-    @property
-    def alive(self) -> bool:
-        """Does Slurm still hold the job? PREEMPTED and REQUEUED are not the end of it."""
-        return self.state not in TERMINAL
 
 
 def slurm_here() -> bool:
@@ -57,7 +29,10 @@ def slurm_here() -> bool:
 
 def sbatch_parameters(spec: ExperimentSpec, run: RunDir, stage: StagePlan, after: Sequence[str]) -> dict[str, Any]:
     """submitit's parameters for one stage that waits for the jobs `after`."""
-    extra: dict[str, Any] = {key: value for key, value in spec.cluster.sbatch.items() if value is not False}
+    wanted = {"requeue": True, **spec.cluster.sbatch}
+    if wanted["requeue"] is False:
+        wanted["no-requeue"] = True
+    extra: dict[str, Any] = {key: value for key, value in wanted.items() if value is not False}
     extra.update({"chdir": str(run.code), "comment": f"hpcsft:{run.path.name}:{stage.name}"})
     if after:
         extra["dependency"] = "afterok:" + ":".join(after)
@@ -76,11 +51,19 @@ def sbatch_parameters(spec: ExperimentSpec, run: RunDir, stage: StagePlan, after
         "gpus_per_node": stage.gpus_per_node or None,
         "mem": f"{round(stage.mem_gb * 1024)}M" if stage.mem_gb else None,
         "array_parallelism": spec.cluster.array_parallelism,
-        "setup": [*spec.cluster.setup, *exports] or None,
+        "signal_delay_s": stage.signal_s,
+        "setup": [KEEP_SHELL, *spec.cluster.setup, *exports],
+        "teardown": _after_srun(run, stage),
         "srun_args": ["--kill-on-bad-exit=1", *_srun_cpus(stage)],
         "additional_parameters": extra,
     }
     return {key: value for key, value in parameters.items() if value is not None} | {"wckey": None}
+
+
+def _after_srun(run: RunDir, stage: StagePlan) -> list[str]:
+    """The end of the batch script: what the end of srun means, and whether the job goes back into the queue."""
+    outcome = f"{shlex.quote(sys.executable)} -m hpcsft.attempt.outcome {shlex.quote(str(run.path))} {stage.name}"
+    return ["status=$?", f"{outcome} $status", "exit $?"]
 
 
 def _srun_cpus(stage: StagePlan) -> list[str]:
@@ -137,38 +120,3 @@ def _clean_environment() -> Iterator[None]:
     finally:
         os.environ.clear()
         os.environ.update(kept)
-
-
-def query_queue() -> list[QueueEntry]:
-    """All jobs of this user that Slurm still remembers, with a single squeue. ClusterError if it does not answer."""
-    fields = "%F|%K|%T|%M|%l|%r"
-    output = _client("squeue", "--noheader", "--me", "--array", "--states=all", f"--format={fields}")
-    return parse_queue(output)
-
-
-def parse_queue(output: str) -> list[QueueEntry]:
-    """The lines of query_queue's squeue."""
-    entries = []
-    for line in output.splitlines():
-        job_id, index, state, elapsed, limit, reason = line.strip().split("|", 5)
-        number = int(index) if index.isdigit() else 0
-        entries.append(QueueEntry(job_id, number, state, reason, elapsed, limit))
-    return entries
-
-
-def cancel_jobs(job_ids: Sequence[str]) -> None:
-    """Cancel jobs and arrays; ids that are gone already are no error."""
-    if job_ids:
-        _client("scancel", "--quiet", *job_ids, ignore=("Invalid job id", "already completing", "already completed"))
-
-
-def _client(*command: str, ignore: Sequence[str] = ()) -> str:
-    """What a client command of Slurm prints; ClusterError if it fails for a reason that `ignore` does not name."""
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=QUERY_TIMEOUT_S)
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise ClusterError(f"{command[0]} does not answer: {error}", "is this a login node of the cluster?") from None
-    if done.returncode and not any(reason in done.stderr for reason in ignore):
-        reason = done.stderr.strip().splitlines()[-1:] or [f"exit status {done.returncode}"]
-        raise ClusterError(f"{command[0]} failed: {reason[0]}", "try again when Slurm answers")
-    return done.stdout

@@ -7,7 +7,7 @@ import socket
 from collections import Counter
 from collections.abc import Collection, Sequence
 
-from hpcsft.cluster import local, slurm, snapshot
+from hpcsft.cluster import client, local, slurm, snapshot
 from hpcsft.errors import HpcsftError, Problem, SpecError, SubmissionError
 from hpcsft.plan import Plan
 from hpcsft.records import Submission, SubmittedStage, now, write_json
@@ -150,7 +150,7 @@ def _submit_slurm(
             run.write_submission(Submission(cluster="slurm", host=submission.host, jobs=[*submission.jobs, *jobs]))
     except HpcsftError as error:
         if jobs:
-            slurm.cancel_jobs([job.job_id for job in jobs])
+            client.cancel_jobs([job.job_id for job in jobs])
             run.write_submission(submission)
             error.message += f" ({', '.join(job.stage for job in jobs)} had been submitted, and are cancelled again)"
         raise
@@ -163,7 +163,7 @@ def resubmit_stages(
     """Submit `stages` once more. What is left of their earlier jobs goes first, so that no two attempts meet."""
     submission = run.read_submission()
     if submission and submission.cluster == "slurm":
-        slurm.cancel_jobs([job.job_id for job in submission.jobs if job.stage in stages])
+        client.cancel_jobs([job.job_id for job in submission.jobs if job.stage in stages])
     run.cancelled.unlink(missing_ok=True)
     return submit_stages(spec, plan, run, stages, done)
 
@@ -184,7 +184,7 @@ def cancel_run(run: RunDir) -> list[str]:
     # If Slurm does not answer now, the marker stays: cancelling again is harmless.
     ids = list(dict.fromkeys(job.job_id for job in submission.jobs))
     if submission.cluster == "slurm":
-        slurm.cancel_jobs(ids)
+        client.cancel_jobs(ids)
     else:
         for job_id in ids:
             local.stop_driver(run, job_id, submission.host)

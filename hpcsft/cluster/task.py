@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import os
 import runpy
+import signal
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+
+ASKING = (signal.SIGTERM, signal.SIGUSR2)
 
 
 @dataclass(frozen=True)
@@ -23,8 +26,12 @@ class StageTask:
     index: str
 
     def __call__(self) -> None:
+        signal.pthread_sigmask(
+            signal.SIG_BLOCK, ASKING
+        )  # kept until the stage listens: submitit's handlers must not act
+        from hpcsft.attempt.identity import TaskIdentity
+        from hpcsft.errors import EXIT_STOPPED
         from hpcsft.rundir import RunDir
-        from hpcsft.stage import TaskIdentity
 
         task = TaskIdentity.from_environment()
         folder = RunDir(self.run_dir).log_folder(self.stage, task.job_id, task.restart)
@@ -35,8 +42,11 @@ class StageTask:
         try:
             runpy.run_path(script, run_name="__main__")
         except SystemExit as leave:  # submitit takes exceptions for failures, but not this one
-            if leave.code not in (None, 0):
+            if leave.code not in (None, 0, EXIT_STOPPED):  # what was stopped has failed at nothing
                 raise RuntimeError(f"stage {self.stage} failed; its log is {folder}/{task.rank}.err") from None
+        finally:
+            for number in ASKING:
+                signal.signal(number, signal.SIG_IGN)
 
 
 def redirect(out: Path, err: Path) -> None:

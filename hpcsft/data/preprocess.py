@@ -13,7 +13,7 @@ import json
 import os
 import random
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -79,7 +79,7 @@ def preprocess(context: StageContext) -> None:
     made = len(mine) - len(missing)
     for source in sources:
         wanted = {shard for owner, shard in missing if owner is source}
-        for shard in _make_shards(folder, source, wanted, spec.data.format, maker):
+        for shard in _make_shards(folder, source, wanted, spec.data.format, maker, context.stop_if_asked):
             made += 1
             context.progress(made, len(mine), "shards")
             context.say(f"shard {source.name}-{shard:05d} is whole")
@@ -145,7 +145,9 @@ def _is_made(folder: Path, source: Source, shard: int) -> bool:
     return file.exists() and read_json(file).get("source") == source.state
 
 
-def _make_shards(folder: Path, source: Source, shards: set[int], format: str, maker: RowMaker) -> Iterator[int]:
+def _make_shards(
+    folder: Path, source: Source, shards: set[int], format: str, maker: RowMaker, between_chunks: Callable[[], None]
+) -> Iterator[int]:
     """Make `shards` in one pass over the files, and yield each when it is whole."""
     if not shards:
         return
@@ -153,19 +155,26 @@ def _make_shards(folder: Path, source: Source, shards: set[int], format: str, ma
     for shard, rows in itertools.groupby(numbered, key=lambda item: item[0] // CONVERSATIONS_PER_SHARD):
         if shard in shards:
             used = ((number, raw) for number, raw in rows if source.split(number))
-            _make_shard(folder, source, shard, used, format, maker)
+            _make_shard(folder, source, shard, used, format, maker, between_chunks)
             yield shard
         if shard >= max(shards):
             return
 
 
 def _make_shard(
-    folder: Path, source: Source, shard: int, rows: Iterator[tuple[int, RawRow]], format: str, maker: RowMaker
+    folder: Path,
+    source: Source,
+    shard: int,
+    rows: Iterator[tuple[int, RawRow]],
+    format: str,
+    maker: RowMaker,
+    between_chunks: Callable[[], None],
 ) -> None:
     maker.counts = Counter()
     by_split: dict[str, list[Row]] = {}
     bad_rows: list[BadRow] = []
     while chunk := list(itertools.islice(rows, ENCODE_CHUNK)):
+        between_chunks()
         numbers: list[int] = []
         conversations: list[Conversation] = []
         for number, raw in chunk:

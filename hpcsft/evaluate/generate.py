@@ -48,6 +48,7 @@ def generate(context: StageContext) -> None:
             append_answers(journal(run, checkpoint, context.index), answers)
             done += len(answers)
             context.progress(done, total, "answers")
+            context.stop_if_asked()
         context.say(f"{checkpoint}: {len(missing)} answers")
         del answerer  # or two models are on the GPU while the next one loads
         if torch.cuda.is_available():

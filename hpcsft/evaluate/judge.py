@@ -36,6 +36,7 @@ def judge(context: StageContext) -> None:
         journal = VerdictJournal(folder / "verdicts.jsonl", judge, judge_identity(spec.evaluate.judge))
         for finished in journal.complete(pairs[checkpoint]):
             context.progress(done + finished, total, "verdicts")
+            context.stop_if_asked()
         done += len(pairs[checkpoint])
         judged = [(pair, journal.known[pair.key(journal.identity)]) for pair in pairs[checkpoint]]
         rows = annotations(prompts, texts, judged, f"{spec.name}/{checkpoint}", judge.name)

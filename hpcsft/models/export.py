@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -34,10 +35,21 @@ def _gathered(tensor: torch.Tensor, keep: bool) -> torch.Tensor:
         return tensor.detach().clone() if keep else torch.empty(0)
 
 
-def write_model(model: PreTrainedModel, state: dict[str, torch.Tensor], tokenizer: Any, folder: Path) -> None:
-    """Write config, safetensors and tokenizer to `folder` in one step: it exists only once it is whole."""
-    partial = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
+def write_model(
+    model: PreTrainedModel,
+    state: dict[str, torch.Tensor],
+    tokenizer: Any,
+    folder: Path,
+    attempt: object = "",
+    before_publish: Callable[[], None] = lambda: None,
+) -> None:
+    """Write config, safetensors and tokenizer to `folder` in one step: it exists only once it is whole.
+
+    `attempt` names the writer, `before_publish` may still raise; what other attempts have left unfinished is removed.
+    """
+    for leftover in folder.parent.glob(f".{folder.name}.*.partial"):
+        shutil.rmtree(leftover, ignore_errors=True)
+    partial = folder.with_name(f".{folder.name}.{attempt}.partial")
     partial.mkdir(parents=True)
     model.save_pretrained(partial, state_dict=dict(state))
     tokenizer.save_pretrained(partial)
@@ -45,6 +57,7 @@ def write_model(model: PreTrainedModel, state: dict[str, torch.Tensor], tokenize
         with open(file, "rb") as stream:
             os.fsync(stream.fileno())
     fsync_folder(partial)
+    before_publish()
     shutil.rmtree(folder, ignore_errors=True)
     os.rename(partial, folder)
     fsync_folder(folder.parent)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Literal
 
-from hpcsft.cluster.slurm import QueueEntry
+from hpcsft.cluster.client import QueueEntry
 from hpcsft.errors import EXIT_CANCELLED, EXIT_OK, EXIT_STAGE_FAILED, EXIT_UNFINISHED
 from hpcsft.plan import Plan, StagePlan
 from hpcsft.records import Progress, Record, StageStatus, SubmittedStage
@@ -170,9 +170,11 @@ def _task_state(
     if spoke and status.state == "failed":
         return "failed", status.message
     if submitted is None:
-        return "running", None  # started by hand
+        return ("failed", status.message) if status and status.state == "stopped" else ("running", None)  # by hand
     if entry is None and (facts.queue is None and facts.driver_alive is None):
         return ("running" if spoke else "pending"), None  # we cannot know
+    if spoke and status.state == "stopped":
+        return "failed", f"{status.message}; nothing has queued it again"
     if spoke:
         return "failed", _ended_silently(entry)
     if entry and entry.state not in ("CANCELLED", "COMPLETED"):

@@ -79,7 +79,7 @@ def _training(run: RunDir) -> dict[str, Any]:
     steps = list(read_jsonl(run.metrics))
     if not steps:
         return {}
-    starts = [row for row in read_jsonl(run.attempts) if row["stage"] == "train" and row["event"] == "start"]
+    starts = [row for row in read_jsonl(run.journal_file("train", 0, 1)) if row["event"] == "start"]
     seconds = sum(row["tokens"] / row["tokens_per_s"] for row in steps)
     return {
         "steps": steps[-1]["step"],

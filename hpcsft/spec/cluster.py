@@ -35,6 +35,8 @@ SBATCH_DERIVED = (
     "export",
     "gpus-per-task",
     "parsable",
+    "requeue",
+    "no-requeue",
     "wait",
 )
 """sbatch options that hpcsft sets itself."""
@@ -94,6 +96,34 @@ class TrainResources(Resources):
     """Processes per node; by default one per GPU. Only for training on CPUs."""
 
 
+class RetriesSpec(Section):
+    """How often a stage is tried again, by what ended the attempt; what the user's code or data did never is.
+
+    The counts are those of one submission: resume.py starts them afresh.
+    """
+
+    preemption: Count = 1000
+    """Preemptions, and signals that ask the job to stop."""
+
+    timeout: Count = 100
+    """Ends of the time limit: a long training needs as many as it is longer than one job."""
+
+    node_failure: Count = 10
+    """Ends without notice: a failed node, a job that Slurm took away without a word."""
+
+    rank_failure: Count = 3
+    """Processes that died or lost another one, while Slurm knew of nothing."""
+
+    out_of_memory: Count = 0
+    """Ends for lack of memory: usually the next attempt lacks it too."""
+
+    hang: Count = 3
+    """Attempts that the watchdog ended."""
+
+    no_progress: Count = 3
+    """Attempts in a row, whatever ended them, that saved nothing new; 0 for no such limit."""
+
+
 class ClusterSpec(Resources):
     """Where the jobs run. Values here are the defaults of all stages."""
 
@@ -112,8 +142,11 @@ class ClusterSpec(Resources):
     array_parallelism: PositiveInt = 16
     """Tasks of one array that may run at once."""
 
+    retries: RetriesSpec = RetriesSpec()
+    """How often a stage is tried again after a preemption, a time limit, a failure."""
+
     sbatch: dict[Annotated[str, Field(pattern=r"^[a-z][a-z-]*$")], bool | int | SlurmExpression] = {}
-    """Further sbatch options by their long names, such as {"exclude": "n7", "requeue": true}."""
+    """Further sbatch options by their long names, such as {"exclude": "n7", "exclusive": true}."""
 
     preprocess: PreprocessResources = PreprocessResources()
     """Resources of preprocessing (CPU only)."""

@@ -33,6 +33,9 @@ class CheckpointSpec(Section):
     every_minutes: PositiveFloat | None = None
     """Also save when so many minutes have passed since the last save."""
 
+    background: bool = True
+    """Write periodic checkpoints from a copy in the memory of the host, while training goes on."""
+
     keep_last: PositiveInt = 2
     """Keep so many checkpoints; older ones are removed after a newer one is complete."""
 
@@ -78,6 +81,9 @@ class TrainSpec(Section):
 
     deepspeed: dict[str, Any] = {}
     """Further DeepSpeed settings, merged over the derived ones. Keys that the spec decides are refused."""
+
+    hang_after_s: PositiveFloat | None = None
+    """End and restart an attempt in which nothing moves for so many seconds; null derives it from the steps so far."""
 
     checkpoint: CheckpointSpec = CheckpointSpec()
     """When training states are saved."""

@@ -1,161 +1,190 @@
-"""Checkpoints that are whole or not there.
+"""Saving and loading of training states by all ranks together, over the commit protocol of `commit.py`.
 
-    checkpoints/.step-000200.ATTEMPT.partial/   being written
-    checkpoints/step-000200/                    renamed after complete.json, its last file, was written
-    checkpoints/latest                          name of the newest whole one
-
-complete.json holds the size and sha256 of every file; what does not match them is never loaded.
+A periodic checkpoint is copied to the memory of the host and written in the background; it is published at the first
+step boundary at which all ranks have written their files. A checkpoint that cannot be written is told and passed over:
+training goes on, and the one before stays.
 """
 
 from __future__ import annotations
 
-import hashlib
 import os
-import shutil
+import socket
+import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
 
 from hpcsft.errors import StageError
-from hpcsft.records import Record, fsync_folder, now, read_json, write_json, write_text
-from hpcsft.rundir import RunDir
 from hpcsft.stage import StageContext
+from hpcsft.train import commit, universal
+from hpcsft.train.commit import Complete
 from hpcsft.train.distributed import Ranks
-
-COMPLETE = "complete.json"
-
-
-class FileFacts(Record):
-    """Size and checksum of one file."""
-
-    size_bytes: int
-    sha256: str
+from hpcsft.train.host_memory import fits
+from hpcsft.train.randomness import random_states, restore_random_states, seed_anew
+from hpcsft.train.snapshot import SnapshotEngine, snapshot_bytes
 
 
-class Complete(Record):
-    """complete.json: what a checkpoint holds."""
+class Checkpointer:
+    """Writes the checkpoints of one attempt. All ranks call every method alike."""
 
-    step: int
-    world_size: int
-    time: str
-    files: dict[str, FileFacts]
+    def __init__(self, engine: Any, context: StageContext, ranks: Ranks, before_publish: Callable[[], None]):
+        self.engine = engine
+        self.context = context
+        self.ranks = ranks
+        self.before_publish = before_publish
+        self.writer = SnapshotEngine()
+        engine.checkpoint_engine = self.writer
+        self.background = False
+        """May periodic checkpoints be written while training goes on?"""
+        self.newest = 0
+        """Step of the newest checkpoint that was begun or loaded."""
+        self.longest_s = 0.0
+        """Longest time from the beginning of a checkpoint to its publication."""
+        self._staged: Path | None = None
+        self._began_s = 0.0
+        self._held_s = 0.0
+
+    @property
+    def pending(self) -> bool:
+        """Is there a checkpoint that is not published yet? The same on all ranks."""
+        return self._staged is not None
+
+    @property
+    def written(self) -> bool:
+        """Has this rank written its part of the pending checkpoint?"""
+        return not self.writer.writing
+
+    def reserve(self) -> None:
+        """Set memory aside for copies, if every host has it. Call after the first step: then all states are there."""
+        if not self.context.spec.train.checkpoint.background:
+            return
+        mine = snapshot_bytes(self.engine)
+        needs: list[Any] = [None] * self.ranks.world_size
+        dist.all_gather_object(needs, (socket.gethostname(), mine))
+        here = sum(num_bytes for host, num_bytes in needs if host == socket.gethostname())
+        self.background = self.ranks.all_agree(fits(here))
+        if self.background:
+            self.writer.reserve(mine)
+        else:
+            self._tell(f"no room for a copy of {here / 2**30:.1f} GiB on every host: checkpoints hold training up")
+
+    def save(self, step: int, background: bool) -> None:
+        """Save the states after `step` optimizer steps; in the background, or published when this returns."""
+        if self.pending:
+            self.publish()
+        self._began_s = time.monotonic()
+        staged = commit.staging_folder(self.context.run, str(self.context.task.token), step)
+        refused = self.ranks.from_leader(lambda: _attempt(lambda: commit.open_staging(staged)))
+        if refused:
+            self._tell(f"checkpoint of step {step} was not saved: {refused}; the one before stays")
+            return
+        background = background and self.background
+        self.writer.begin(background)
+        state = universal.client_state(self.engine, self.context.spec.train.zero_stage)
+        self.engine.save_checkpoint(str(staged.parent), tag=staged.name, client_state=state, save_latest=False)
+        own = {"step": step, "rank": self.ranks.rank, "world_size": self.ranks.world_size, "random": random_states()}
+        self.writer.save(own, str(staged / _rank_file(self.ranks.rank)))
+        self.writer.start()
+        self._staged, self.newest, self._held_s = staged, step, time.monotonic() - self._began_s
+        if not background:
+            self.publish()
+
+    def publish(self) -> None:
+        """Wait until every rank has written its files, and make the checkpoint visible."""
+        staged = self._staged
+        assert staged is not None
+        self._staged = None
+        mine: dict[str, Any] = {}
+        refused = _attempt(lambda: mine.update(self.writer.finish()), Exception)
+        shares: list[Any] = [None] * self.ranks.world_size
+        dist.all_gather_object(shares, (refused, {os.path.relpath(name, staged): mine[name] for name in mine}))
+        refused = next((refused for refused, _ in shares if refused), None)
+        files = {name: facts for _, share in shares for name, facts in share.items()}
+        refused = refused or self.ranks.from_leader(lambda: _attempt(lambda: self._commit(staged, files)))
+        step = int(staged.name.removeprefix("step-"))
+        if refused:
+            self.newest = 0
+            self._tell(f"checkpoint of step {step} was not saved: {refused}; the one before stays")
+            return
+        took_s = time.monotonic() - self._began_s
+        self.longest_s = max(self.longest_s, took_s)
+        self._tell(f"published {staged.name} after {took_s:.1f} s, {self._held_s:.1f} s of them held up training")
+
+    def _commit(self, staged: Path, files: dict[str, Any]) -> None:
+        context, spec = self.context, self.context.spec
+        self.before_publish()
+        commit.publish(context.run, staged, self.ranks.world_size, spec.train.zero_stage, files, context.fence)
+        step = int(staged.name.removeprefix("step-"))
+        held_s, took_s = round(self._held_s, 3), round(time.monotonic() - self._began_s, 3)
+        context.journal.write("saved", step=step, held_s=held_s, took_s=took_s)
+        commit.prune(context.run, spec.train.checkpoint.keep_last, context.fence)
+
+    def _tell(self, text: str) -> None:
+        if self.ranks.leader:
+            self.context.say(text)
 
 
-def save_checkpoint(engine: Any, context: StageContext, ranks: Ranks, step: int) -> None:
-    """Save the states after `step` optimizer steps. All ranks call it; it returns when the checkpoint is published."""
-    run = context.run
-    final = run.step_folder(step)
-    attempt = f"{context.task.job_id}_{context.task.restart}"
-    partial = run.checkpoints / f".{final.name}.{attempt}.partial"
-    if ranks.leader:
-        run.checkpoints.mkdir(mode=0o700, exist_ok=True)
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir()
-    ranks.barrier()
-    engine.save_checkpoint(str(run.checkpoints), tag=partial.name, save_latest=False)
-    torch.save(_random_states(), partial / _random_file(ranks.rank))
-    ranks.barrier()
-    names = ranks.from_leader(lambda: _files(partial))
-    digests: list[Any] = [None] * ranks.world_size
-    dist.all_gather_object(digests, _digests(partial, _share(names, ranks), sync=True))
-    if ranks.leader:
-        files = {name: facts for share in digests for name, facts in share.items()}
-        complete = Complete(step=step, world_size=ranks.world_size, time=now(), files=files)
-        write_json(partial / COMPLETE, complete)
-        shutil.rmtree(final, ignore_errors=True)
-        os.rename(partial, final)
-        fsync_folder(run.checkpoints)
-        write_text(run.checkpoints / "latest", final.name + "\n")
-        _prune(run, context.spec.train.checkpoint.keep_last)
-    ranks.barrier()
+class Found(NamedTuple):
+    """A checkpoint that is whole on every rank."""
+
+    folder: Path
+    complete: Complete
 
 
-def load_checkpoint(engine: Any, context: StageContext, ranks: Ranks) -> int:
-    """Load the newest checkpoint that is whole on every rank and return its step; 0 if there is none.
+def find_checkpoint(context: StageContext, ranks: Ranks) -> Found | None:
+    """The newest checkpoint whose files match their checksums; None if there is none.
 
-    A checkpoint that does not match its checksums is passed over, and the log says so. Raises StageError
-    when it was written by another number of ranks.
+    A damaged one is passed over, and the log says so. All ranks call it; each checks its share of the files.
     """
-    for name, document in ranks.from_leader(lambda: _published(context.run)):
-        folder, complete = context.run.checkpoints / name, Complete.model_validate(document)
-        mine = _share(list(complete.files), ranks)
-        found = _digests(folder, mine, sync=False)
-        if not ranks.all_agree(found == {name: complete.files[name] for name in mine}):
-            context.say(f"checkpoint {folder.name} is damaged; falling back to the one before")
-            continue
-        if complete.world_size != ranks.world_size:
-            message = (
-                f"checkpoint {folder.name} was written by {complete.world_size} ranks, this job has {ranks.world_size}"
+    if ranks.leader:
+        commit.clear_staging(context.run)
+        for folder in commit.torn(context.run):
+            context.say(
+                f"checkpoint {folder.name} is not whole: {commit.COMPLETE} is missing or damaged; passing over it"
             )
-            raise StageError(message, "resume on the same number of ranks")
-        path, _ = engine.load_checkpoint(str(context.run.checkpoints), tag=folder.name)
-        if path is None:
-            raise StageError(f"DeepSpeed could not load the checkpoint {folder.name}", "the log above tells more")
-        _restore_random_states(torch.load(folder / _random_file(ranks.rank), weights_only=True))
+    listed = ranks.from_leader(lambda: [(str(folder), found) for folder, found in commit.published(context.run)])
+    for name, complete in listed:
+        mine = sorted(complete.files)[ranks.rank :: ranks.world_size]
+        bad = commit.damaged(Path(name), complete, mine)
+        if ranks.all_agree(not bad):
+            return Found(Path(name), complete)
+        told = [f"checkpoint {Path(name).name} is damaged ({', '.join(bad)})"] if bad else []
+        context.say("; ".join([*told, "falling back to the checkpoint before"]))
+    return None
+
+
+def load_checkpoint(engine: Any, context: StageContext, ranks: Ranks, found: Found | None) -> int:
+    """Load what `find_checkpoint` found and return its step; 0 if there was none.
+
+    On the number of ranks that wrote it every bit comes back. On another number the states are converted, and the
+    random numbers of dropout start anew from the seed and the step.
+    """
+    if found is None:
+        return 0
+    folder, complete = found
+    if complete.world_size != ranks.world_size:
+        universal.load(engine, context, ranks, folder, complete)
+        seed_anew(hash((context.spec.seed, complete.step, ranks.rank, ranks.world_size)) % 2**63)
         return complete.step
-    return 0
+    path, _ = engine.load_checkpoint(str(folder.parent), tag=folder.name)
+    if path is None:
+        raise StageError(f"DeepSpeed could not load the checkpoint {folder.name}", "the log above tells more")
+    own = torch.load(folder / _rank_file(ranks.rank), weights_only=True)
+    restore_random_states(own["random"])
+    return own["step"]
 
 
-def _published(run: RunDir) -> list[tuple[str, Any]]:
-    """Names and markers of the whole checkpoints, the newest first."""
-    return [(folder.name, read_json(folder / COMPLETE)) for folder in _newest_first(run)]
+def _rank_file(rank: int) -> str:
+    return f"rank-{rank:05d}.pt"
 
 
-def _newest_first(run: RunDir) -> list[Path]:
-    folders = [folder for folder in run.checkpoints.glob("step-*") if (folder / COMPLETE).exists()]
-    return sorted(folders, key=lambda folder: int(folder.name.removeprefix("step-")), reverse=True)
-
-
-def _prune(run: RunDir, keep: int) -> None:
-    for folder in _newest_first(run)[keep:]:
-        (folder / COMPLETE).unlink()  # first the marker, so that half a removal is no checkpoint
-        shutil.rmtree(folder, ignore_errors=True)
-    for leftover in run.checkpoints.glob(".step-*.partial"):
-        shutil.rmtree(leftover, ignore_errors=True)
-
-
-def _files(folder: Path) -> list[str]:
-    """All files below `folder`, relative to it."""
-    return [str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()]
-
-
-def _share(names: list[str], ranks: Ranks) -> list[str]:
-    """The files whose checksums are this rank's work."""
-    return sorted(names)[ranks.rank :: ranks.world_size]
-
-
-def _digests(folder: Path, names: list[str], sync: bool) -> dict[str, FileFacts]:
-    """Sizes and checksums of those of `names` that can be read."""
-    facts = {}
-    for name in names:
-        digest = hashlib.sha256()
-        try:
-            with open(folder / name, "rb") as file:
-                if sync:
-                    os.fsync(file.fileno())
-                while block := file.read(1 << 20):
-                    digest.update(block)
-                facts[name] = FileFacts(size_bytes=file.tell(), sha256=digest.hexdigest())
-        except OSError:
-            if sync:
-                raise
-    return facts
-
-
-def _random_file(rank: int) -> str:
-    return f"random-states-rank-{rank:05d}.pt"
-
-
-def _random_states() -> dict[str, torch.Tensor]:
-    states = {"cpu": torch.get_rng_state()}
-    if torch.cuda.is_available():
-        states["cuda"] = torch.cuda.get_rng_state()
-    return states
-
-
-def _restore_random_states(states: dict[str, torch.Tensor]) -> None:
-    torch.set_rng_state(states["cpu"])
-    if "cuda" in states:
-        torch.cuda.set_rng_state(states["cuda"])
+def _attempt(act: Callable[[], Any], expected: type[Exception] = OSError) -> str | None:
+    """Do it; None, or what was against it. What is not `expected` is raised."""
+    try:
+        act()
+    except expected as error:
+        return str(error)
+    return None

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 
-from hpcsft.stage import StageContext, TaskIdentity
+from hpcsft.attempt.identity import TaskIdentity
+from hpcsft.stage import StageContext
+
+T = TypeVar("T")
 
 FIRST_PORT, NUM_PORTS = 20000, 12000
 """Rendezvous ports: below the range from which Linux hands out ephemeral ports."""
@@ -46,6 +49,10 @@ class Ranks:
         box = [read() if self.leader else None]
         dist.broadcast_object_list(box, src=0)
         return box[0]
+
+    def share(self, items: Sequence[T]) -> Sequence[T]:
+        """This rank's part of what all ranks do together."""
+        return items[self.rank :: self.world_size]
 
     def barrier(self) -> None:
         """Wait until every rank is here."""

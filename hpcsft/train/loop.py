@@ -9,44 +9,57 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
-import deepspeed
 import torch
 import torch.distributed as dist
-import transformers
 
+from hpcsft.attempt.heartbeat import Heartbeat
 from hpcsft.data import preprocess
 from hpcsft.data.batches import RowStore
-from hpcsft.data.packing import MicroBatch, TrainingOrder
+from hpcsft.data.packing import TrainingOrder
 from hpcsft.data.shards import read_manifest
-from hpcsft.errors import StageError
-from hpcsft.models.export import gather_state, write_model
-from hpcsft.models.load import load_model, load_tokenizer
+from hpcsft.errors import StageError, Stopped
 from hpcsft.models.loss import supervised_loss
 from hpcsft.plan import split_batch
 from hpcsft.stage import StageContext, require
-from hpcsft.train.checkpoints import load_checkpoint, save_checkpoint
-from hpcsft.train.deepspeed_config import deepspeed_config
+from hpcsft.train.checkpoints import Checkpointer, find_checkpoint, load_checkpoint
 from hpcsft.train.distributed import Ranks, start_ranks
+from hpcsft.train.engine import build_engine
+from hpcsft.train.epoch_end import EpochEnd
 from hpcsft.train.metrics import MetricsLog
+from hpcsft.train.timelimit import TimeLimit
 
 
 def train(context: StageContext) -> None:
     """The body of the stage."""
-    if context.task.rank == 0:
-        preprocess.finish(context)
-    on_gpu = context.stage.gpus_per_node > 0
-    if on_gpu and not torch.cuda.is_available():
-        raise StageError(
-            "the plan gives every rank a GPU, but torch sees none here",
-            "does the job's environment have a CUDA build of torch? set gpus_per_node to 0 to train on CPUs",
-        )
-    ranks = start_ranks(context, on_gpu)
-    ranks.barrier()
-    require(context.run.manifest, "preprocess")
-    Trainer.start(context, ranks, on_gpu).run()
-    dist.destroy_process_group()  # not after a failure: it waits for all ranks, and the cause would never be written
+    task, run = context.task, context.run
+    hang_file = run.hang_file(context.stage.name, task.job_id, task.restart, task.rank)
+    with Heartbeat.start(run.heartbeat, task.rank, hang_file, context.spec.train.hang_after_s) as heartbeat:
+        if task.rank == 0:
+            preprocess.finish(context)
+        on_gpu = context.stage.gpus_per_node > 0
+        if on_gpu and not torch.cuda.is_available():
+            raise StageError(
+                "the plan gives every rank a GPU, but torch sees none here",
+                "does the job's environment have a CUDA build of torch? set gpus_per_node to 0 to train on CPUs",
+            )
+        ranks = start_ranks(context, on_gpu)
+        ranks.barrier()
+        require(run.manifest, "preprocess")
+        Trainer.start(context, ranks, on_gpu, heartbeat).run()
+        dist.destroy_process_group()  # not after a failure: it waits for all, and the cause would never be written
+
+
+class Boundary(NamedTuple):
+    """What all ranks agree on between two steps."""
+
+    stop: bool
+    """Was any of them asked to stop?"""
+    due: bool
+    """Has checkpoint.every_minutes passed?"""
+    written: bool
+    """Have all of them written their part of a pending checkpoint?"""
 
 
 @dataclass
@@ -55,17 +68,21 @@ class Trainer:
 
     context: StageContext
     ranks: Ranks
+    heartbeat: Heartbeat
     engine: Any
-    tokenizer: Any
     rows: RowStore
-    held_out: RowStore
     order: TrainingOrder
     accumulation_steps: int
     metrics: MetricsLog
+    epoch_end: EpochEnd
+    checkpoints: Checkpointer
+    time_limit: TimeLimit | None
+    """On rank 0 only."""
+    first_step: int
 
     @classmethod
-    def start(cls, context: StageContext, ranks: Ranks, on_gpu: bool) -> Trainer:
-        """Load model and data and build the DeepSpeed engine."""
+    def start(cls, context: StageContext, ranks: Ranks, on_gpu: bool, heartbeat: Heartbeat) -> Trainer:
+        """Load model and data, build the DeepSpeed engine and go back to the newest checkpoint."""
         spec, run = context.spec, context.run
         try:
             accumulation_steps = split_batch(
@@ -83,28 +100,24 @@ class Trainer:
             per_step=spec.train.global_batch_size // spec.train.micro_batch_size,
             seed=spec.seed,
         )
-        torch.manual_seed(spec.seed + ranks.rank)
-        model = load_model(spec.model.path, spec.model.dtype, spec.model.attention)
-        if spec.model.gradient_checkpointing:
-            model.gradient_checkpointing_enable({"use_reentrant": False})
-        model.train()
-        total_steps = order.steps_per_epoch * spec.train.epochs
-        engine, *_ = deepspeed.initialize(
-            model=model,
-            model_parameters=[parameter for parameter in model.parameters() if parameter.requires_grad],
-            config=deepspeed_config(spec, accumulation_steps, on_gpu),
-            lr_scheduler=lambda optimizer: transformers.get_scheduler(
-                "constant_with_warmup" if spec.train.scheduler == "constant" else spec.train.scheduler,
-                optimizer,
-                num_warmup_steps=round(spec.train.warmup_ratio * total_steps),
-                num_training_steps=total_steps,
-            ),
-            dist_init_required=False,
-        )
-        tokenizer = load_tokenizer(spec.model.path)
-        held_out = RowStore(run.data, manifest, "validation")
+        found = find_checkpoint(context, ranks)
+        engine = build_engine(spec, ranks, accumulation_steps, order.steps_per_epoch * spec.train.epochs, on_gpu)
+        first_step = load_checkpoint(engine, context, ranks, found)
         metrics = MetricsLog(run)
-        return cls(context, ranks, engine, tokenizer, rows, held_out, order, accumulation_steps, metrics)
+        return cls(
+            context,
+            ranks,
+            heartbeat,
+            engine,
+            rows,
+            order,
+            accumulation_steps,
+            metrics,
+            EpochEnd(context, ranks, engine, RowStore(run.data, manifest, "validation"), metrics, heartbeat),
+            Checkpointer(engine, context, ranks, before_publish=metrics.flush),
+            TimeLimit(context.task) if ranks.leader else None,
+            first_step,
+        )
 
     @property
     def total_steps(self) -> int:
@@ -112,38 +125,72 @@ class Trainer:
         return self.order.steps_per_epoch * self.context.spec.train.epochs
 
     def run(self) -> None:
-        """Go on from the newest checkpoint, or from the beginning, to the end."""
-        context, checkpoint = self.context, self.context.spec.train.checkpoint
-        step = load_checkpoint(self.engine, context, self.ranks)
-        if self.ranks.leader:
-            self.metrics.rewind(step)
-            origin = f"resumed after step {step}" if step else "starting"
-            context.say(f"{origin}: {self.total_steps} steps, {len(self.rows)} rows, {self.ranks.world_size} ranks")
-        self.ranks.barrier()
+        """Go on from the newest checkpoint, or from the beginning, to the end. Raises Stopped when asked to stop."""
+        context, step = self.context, self.first_step
+        self._tell_origin(step)
         context.progress(step, self.total_steps, "steps")
-        if step == 0:
-            self._validate(0, 0)
+        if self._agree()[0].stop:
+            self._stop(step)
+        self._finish_epoch(step)
         saved_at_s = time.monotonic()
         while step < self.total_steps:
-            self._step(step)
+            self.heartbeat.beat("step", step + 1)
+            boundary = self._step(step, saved_at_s)
             step += 1
             context.progress(step, self.total_steps, "steps")
+            if boundary.written and self.checkpoints.pending:
+                self.checkpoints.publish()
+            if step == self.first_step + 1:
+                self.checkpoints.reserve()
+            if boundary.stop:
+                self._stop(step)
             epoch_ends = step % self.order.steps_per_epoch == 0
-            if epoch_ends:
-                self._finish_epoch(step // self.order.steps_per_epoch, step)
-            due = step % checkpoint.every_steps == 0 or self._minutes_due(saved_at_s)
-            if epoch_ends or due:
-                save_checkpoint(self.engine, context, self.ranks, step)
+            if epoch_ends or boundary.due or step % context.spec.train.checkpoint.every_steps == 0:
+                self.heartbeat.beat("save", step)
+                self.checkpoints.save(step, background=True)
                 saved_at_s = time.monotonic()
+            self._finish_epoch(step)
+        if self.checkpoints.pending:
+            self.checkpoints.publish()
 
-    def _minutes_due(self, saved_at_s: float) -> bool:
-        """Has any rank's clock passed checkpoint.every_minutes? Asked of all, so that all save together."""
+    def _tell_origin(self, step: int) -> None:
+        if self.ranks.leader:
+            lost_steps = self.metrics.rewind(step)
+            origin = f"resumed after step {step}" if step else "starting"
+            self.context.say(
+                f"{origin}: {self.total_steps} steps, {len(self.rows)} rows, {self.ranks.world_size} ranks"
+            )
+            self.context.journal.write("resumed", step=step, lost_steps=lost_steps)
+        self.checkpoints.newest = step
+        self.ranks.barrier()
+
+    def _finish_epoch(self, step: int) -> None:
+        epoch, rest = divmod(step, self.order.steps_per_epoch)
+        if rest == 0 and not self.epoch_end.finish(epoch, step, lambda: self._agree()[0].stop):
+            self._stop(step)
+
+    def _stop(self, step: int) -> None:
+        """Save, if this step is not saved yet, and leave."""
+        self.heartbeat.beat("stop", step)
+        if self.checkpoints.pending:
+            self.checkpoints.publish()
+        if step and self.checkpoints.newest != step:
+            self.checkpoints.save(step, background=False)
+        self.ranks.barrier()
+        dist.destroy_process_group()
+        raise Stopped(f"stopped after step {step}: {self.context.notice.requested or 'another rank was asked to'}")
+
+    def _agree(self, saved_at_s: float = math.inf, loss_sum: float = 0.0) -> tuple[Boundary, float]:
+        """The boundary that all ranks see alike, and `loss_sum` summed over them: one all-reduce for everything."""
         minutes = self.context.spec.train.checkpoint.every_minutes
-        if minutes is None:
-            return False
-        return not self.ranks.all_agree(time.monotonic() - saved_at_s < minutes * 60)
+        late = minutes is not None and time.monotonic() - saved_at_s >= minutes * 60
+        if self.time_limit and self.time_limit.is_near(self.checkpoints.longest_s):
+            self.context.notice.request("time limit")
+        flags = (self.context.notice.requested is not None, late, not self.checkpoints.written)
+        stop, due, unwritten, loss_total = self.ranks.sum(*map(float, flags), loss_sum)
+        return Boundary(stop > 0, due > 0, unwritten == 0), loss_total
 
-    def _step(self, step: int) -> None:
+    def _step(self, step: int, saved_at_s: float) -> Boundary:
         """Optimizer step number `step`, counted from 0."""
         started_s = time.perf_counter()
         micro_batches = self.order.step(step)
@@ -153,12 +200,13 @@ class Trainer:
         scale = self.ranks.world_size * self.accumulation_steps / supervised
         lr = self.engine.get_lr()[0]
         loss_sum = torch.zeros((), dtype=torch.float64, device=self.ranks.device)
-        for rows in self._share(micro_batches):
+        for rows in self.ranks.share(micro_batches):
             loss = supervised_loss(self.engine, *self.rows.batch(rows).to(self.ranks.device))
             loss_sum += loss.detach()
             self.engine.backward(loss * scale)
             self.engine.step()
-        loss = self.ranks.sum(loss_sum.item())[0] / supervised
+        boundary, loss_total = self._agree(saved_at_s, loss_sum.item())
+        loss = loss_total / supervised
         grad_norm = self.engine.get_global_grad_norm()
         # DeepSpeed passes over a step with non-finite gradients in silence, and the run would learn nothing.
         if not (math.isfinite(loss) and _is_finite(grad_norm) and self.engine.was_step_applied()):
@@ -166,8 +214,10 @@ class Trainer:
                 f"step {step + 1} is not finite: loss {loss}, gradient norm {grad_norm}",
                 "a lower learning rate, warm-up or float32 usually cures it; the last checkpoint is from before",
             )
-        if self.ranks.leader:
+        if self.time_limit:
             elapsed_s = time.perf_counter() - started_s
+            self.time_limit.observe_step(elapsed_s)
+            self.context.fence.check()
             self.metrics.step(
                 step=step + 1,
                 epoch=round((step + 1) / self.order.steps_per_epoch, 4),
@@ -178,47 +228,7 @@ class Trainer:
                 supervised_tokens=supervised,
                 tokens_per_s=round(tokens / elapsed_s, 1),
             )
-
-    def _share(self, micro_batches: list[MicroBatch]) -> list[MicroBatch]:
-        """This rank's micro batches of a step."""
-        return micro_batches[self.ranks.rank :: self.ranks.world_size]
-
-    def _finish_epoch(self, epoch: int, step: int) -> None:
-        self._validate(epoch, step)
-        spec = self.context.spec
-        state = gather_state(self.engine.module, spec.train.zero_stage, keep=self.ranks.leader)
-        if self.ranks.leader:
-            write_model(self.engine.module, state, self.tokenizer, self.context.run.epoch_model(epoch))
-            self.context.say(f"epoch {epoch}: wrote {self.context.run.epoch_model(epoch)}")
-        self.ranks.barrier()
-
-    @torch.no_grad()
-    def _validate(self, epoch: int, step: int) -> None:
-        """Mean cross-entropy per supervised token of the held-out rows."""
-        if not len(self.held_out):
-            return
-        spec = self.context.spec
-        per_round = self.ranks.world_size
-        order = TrainingOrder(
-            self.held_out.lengths,
-            spec.train.micro_batch_size,
-            spec.data.max_length,
-            True,
-            per_round,
-            spec.seed,
-        )
-        self.engine.eval()
-        loss_sum = 0.0
-        for round_ in range(order.steps_per_epoch):
-            for rows in self._share(order.step(round_)):
-                loss_sum += supervised_loss(self.engine, *self.held_out.batch(rows).to(self.ranks.device)).item()
-        self.engine.train()
-        supervised = sum(self.held_out.num_supervised)
-        loss = self.ranks.sum(loss_sum)[0] / supervised
-        if self.ranks.leader:
-            name = f"epoch-{epoch}" if epoch else "base"
-            self.metrics.validation(checkpoint=name, epoch=epoch, step=step, loss=loss, supervised_tokens=supervised)
-            self.context.say(f"{name}: validation loss {loss:.4f}")
+        return boundary
 
 
 def _is_finite(grad_norm: Any) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from pathlib import Path
 from typing import Any
@@ -11,27 +12,47 @@ from hpcsft.rundir import RunDir
 
 
 class MetricsLog:
-    """Writes the two files; used by rank 0 only."""
+    """Writes the two files; used by rank 0 only. Lines that a full disk refuses are kept and written later."""
 
     def __init__(self, run: RunDir):
         self.run = run
+        self._unwritten: list[tuple[Path, dict[str, Any]]] = []
 
-    def rewind(self, step: int) -> None:
-        """Forget what an earlier attempt wrote after `step`: that is done again. From 0 on, everything is."""
-        for path in (self.run.metrics, self.run.validation):
-            rows = list(read_jsonl(path))
-            kept = [row for row in rows if row["step"] <= step] if step else []
-            if len(kept) != len(rows):
-                _rewrite(path, kept)
+    def rewind(self, step: int) -> int:
+        """Forget what an earlier attempt wrote after `step`: that is done again. From 0 on, everything is.
+
+        Returns how many steps are done again.
+        """
+        _rewind(self.run.validation, step)
+        return _rewind(self.run.metrics, step)
 
     def step(self, **values: Any) -> None:
         """One optimizer step."""
-        append_jsonl(self.run.metrics, {**values, "time": now()})
+        self._add(self.run.metrics, values)
 
     def validation(self, **values: Any) -> None:
         """The validation loss of one checkpoint."""
-        append_jsonl(self.run.validation, {**values, "time": now()})
+        self._add(self.run.validation, values)
+
+    def validated(self, epoch: int) -> bool:
+        """Is the validation loss after `epoch` known?"""
+        return any(row["epoch"] == epoch for row in read_jsonl(self.run.validation))
+
+    def flush(self) -> None:
+        """Write what could not be written before. Raises OSError if it still cannot."""
+        while self._unwritten:
+            append_jsonl(*self._unwritten[0])
+            del self._unwritten[0]
+
+    def _add(self, path: Path, values: dict[str, Any]) -> None:
+        self._unwritten.append((path, {**values, "time": now()}))
+        with contextlib.suppress(OSError):
+            self.flush()
 
 
-def _rewrite(path: Path, rows: list[Any]) -> None:
-    write_text(path, "".join(json.dumps(row) + "\n" for row in rows))
+def _rewind(path: Path, step: int) -> int:
+    rows = list(read_jsonl(path))
+    kept = [row for row in rows if row["step"] <= step] if step else []
+    if len(kept) != len(rows):
+        write_text(path, "".join(json.dumps(row) + "\n" for row in kept))
+    return len(rows) - len(kept)

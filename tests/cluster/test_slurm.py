@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from hpcsft.cluster.slurm import parse_queue, query_queue
+from hpcsft.cluster.client import parse_queue, query_queue
 from hpcsft.errors import ClusterError
 from hpcsft.records import read_jsonl
 from hpcsft.rundir import RunDir

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from hpcsft.cluster.slurm import QueueEntry
+from hpcsft.cluster.client import QueueEntry
 from hpcsft.monitor.state import Facts, RunState, StageState, run_state
 from hpcsft.plan import Plan, make_plan
 from hpcsft.records import Progress, StageStatus, SubmittedStage

@@ -1,0 +1,132 @@
+"""Why an attempt ended, told apart, counted apart and limited apart. Pure.
+
+What the cluster did is tried again, up to the limit of its own kind in `cluster.retries`; what the user's code or data
+did is not: it would do it again.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from hpcsft.errors import HpcsftError
+
+
+class Cause(NamedTuple):
+    """One kind of end."""
+
+    text: str
+    budget: str | None
+    """Field of `cluster.retries` that limits it; None: never tried again."""
+    hint: str
+
+
+CAUSES = {
+    "preemption": Cause("preempted", "preemption", "a partition or qos that is not preempted would help"),
+    "signal": Cause("stopped by a signal", "preemption", "somebody sent it: Slurm knows of no preemption"),
+    "timeout": Cause("reached its time limit", "timeout", "raise cluster.train.time, or cluster.retries.timeout"),
+    "node_failure": Cause("lost without notice", "node_failure", "the node failed, or Slurm took it without a word"),
+    "rank_failure": Cause("a rank died", "rank_failure", "the log of the rank and the node's own log may tell why"),
+    "out_of_memory": Cause(
+        "ran out of memory",
+        "out_of_memory",
+        "lower train.micro_batch_size or data.max_length, raise zero_stage or mem_gb, or use train.offload",
+    ),
+    "hang": Cause("hung", "hang", "the logs of all ranks have their stacks; train.hang_after_s sets the patience"),
+    "disk_full": Cause("no space left on the device", None, "make room, then python launch/resume.py RUN_DIR"),
+    "code": Cause("failed", None, "the log has the traceback"),
+    "cancelled": Cause("cancelled", None, "python launch/resume.py RUN_DIR goes on"),
+}
+"""Every cause."""
+
+LOST_PEER = (
+    "closed by peer",
+    "reset by peer",
+    "connection refused",
+    "broken pipe",
+    "socket timeout",
+    "wait timeout",
+    "recvvalue failed",
+    "nccl error",
+    "ncclremoteerror",
+    "ncclsystemerror",
+    "remote process exited",
+    "watchdog caught collective operation timeout",
+)
+"""What torch.distributed says, in lower case, when another rank has gone."""
+
+OUT_OF_MEMORY_LOG = ("oom-kill", "oom_kill", "out of memory")
+"""What slurmstepd writes, in lower case, when the kernel has ended a task for its memory."""
+
+SLURM_STATES = {
+    "PREEMPTED": "preemption",
+    "TIMEOUT": "timeout",
+    "NODE_FAIL": "node_failure",
+    "BOOT_FAIL": "node_failure",
+    "OUT_OF_MEMORY": "out_of_memory",
+}
+"""How sacct calls the end of an attempt, where that tells more than the run directory."""
+
+
+def cause_of(error: BaseException) -> str:
+    """The cause that an exception in a rank stands for."""
+    name, text = type(error).__name__, str(error).lower()
+    if isinstance(error, MemoryError) or name == "OutOfMemoryError":
+        return "out_of_memory"
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return "disk_full"
+    if isinstance(error, OSError) and error.errno in (errno.ESTALE, errno.EIO, errno.ETIMEDOUT):
+        return "node_failure"  # the shared filesystem went away
+    if isinstance(error, HpcsftError):
+        return "code"
+    lost_peer = isinstance(error, (RuntimeError, ConnectionError)) and any(sign in text for sign in LOST_PEER)
+    return "rank_failure" if lost_peer or name in ("DistBackendError", "DistNetworkError") else "code"
+
+
+class Verdict(NamedTuple):
+    """What becomes of a task whose attempt has ended."""
+
+    requeue: bool
+    message: str
+    hint: str | None
+
+
+def judge_end(rows: Sequence[Mapping[str, Any]], cause: str, told: str | None, retries: Mapping[str, int]) -> Verdict:
+    """May the task be tried again? `rows` are the journal's of one submission, with the row `end` of this attempt.
+
+    `told` is what a rank said about its failure. A cause beyond its budget and `retries["no_progress"]` attempts in a
+    row that committed nothing new end the run.
+    """
+    kind = CAUSES[cause]
+    ends = [row for row in rows if row["event"] == "end"]
+    if kind.budget is None:
+        return Verdict(False, told or kind.text, None if told else kind.hint)
+    because = f"{kind.text}: {told}" if told else kind.text
+    stuck = attempts_without_progress(ends)
+    limit = retries["no_progress"]
+    if limit and stuck >= limit:
+        message = f"{stuck} attempts in a row ended before anything new was saved; the last one: {because}"
+        return Verdict(False, message, "save more often (train.checkpoint), or raise cluster.retries.no_progress")
+    used = sum(count for name, count in Counter(row["cause"] for row in ends).items() if _shares(name, kind.budget))
+    if used > retries[kind.budget]:
+        times = f"{used} time{'s' if used > 1 else ''}"
+        return Verdict(
+            False, f"{because} ({times}; cluster.retries.{kind.budget} is {retries[kind.budget]})", kind.hint
+        )
+    return Verdict(True, because, None)
+
+
+def _shares(cause: str, budget: str) -> bool:
+    return CAUSES[cause].budget == budget
+
+
+def attempts_without_progress(ends: Sequence[Mapping[str, Any]]) -> int:
+    """How many of the last attempts in a row committed nothing beyond what was there before them."""
+    count = 0
+    for row in reversed(ends):
+        if row["committed"] > row["committed_before"]:
+            break
+        count += 1
+    return count

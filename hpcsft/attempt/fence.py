@@ -1,0 +1,67 @@
+"""Fencing: of all attempts at one task, only the newest may publish.
+
+A node that Slurm has given up may live on, and with it the ranks of an attempt whose job was started again elsewhere.
+The newest attempt writes its token (job id and restart count) into one file; before every publish an attempt looks
+whether the token is still its own.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from hpcsft.errors import Fenced
+from hpcsft.records import Record, read_json, write_json
+from hpcsft.rundir import RunDir
+
+
+class Token(Record):
+    """Which attempt it is."""
+
+    job_id: str
+    restart: int
+
+    def __str__(self) -> str:
+        return f"{self.job_id}_{self.restart}"
+
+
+class Fence:
+    """The token of one attempt and the file that names the newest one."""
+
+    def __init__(self, run: RunDir, stage: str, index: int, tasks: int, token: Token):
+        self.run = run
+        self.stage = stage
+        self.file: Path = run.fence_file(stage, index, tasks)
+        self.token = token
+
+    def claim(self) -> None:
+        """Take the task over from every earlier attempt. Raises Fenced if this one is not the newest itself."""
+        if self.is_stale():
+            raise self._fenced()
+        write_json(self.file, self.token)
+
+    def check(self) -> None:
+        """Raises Fenced if a newer attempt has taken the task over."""
+        newest = self.newest()
+        if newest and newest != self.token:
+            raise self._fenced()
+
+    def newest(self) -> Token | None:
+        """The token in the file; None before the first claim."""
+        try:
+            return Token.model_validate(read_json(self.file))
+        except FileNotFoundError:
+            return None
+
+    def is_stale(self) -> bool:
+        """Is this attempt older than one that has claimed the task, or of a job that was submitted anew?"""
+        newest = self.newest()
+        if newest and newest.job_id == self.token.job_id and newest.restart > self.token.restart:
+            return True
+        submission = self.run.read_submission()
+        jobs = [job.job_id for job in submission.jobs if job.stage == self.stage] if submission else []
+        mine = self.token.job_id.split("_")[0]
+        return mine in jobs and jobs[-1] != mine
+
+    def _fenced(self) -> Fenced:
+        message = f"attempt {self.token} is not the newest any more: {self.newest()} has taken over"
+        return Fenced(message, "nothing to do: this is a leftover of an attempt that Slurm has given up")

@@ -1,0 +1,146 @@
+"""What Slurm's clients are asked, on login and on compute nodes: the queue, one job, the past, cancel and requeue."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+from collections.abc import Sequence
+from datetime import datetime
+from typing import NamedTuple
+
+from hpcsft.errors import ClusterError
+
+TIMEOUT_S = 30
+TERMINAL = (
+    "COMPLETED",
+    "FAILED",
+    "CANCELLED",
+    "TIMEOUT",
+    "NODE_FAIL",
+    "OUT_OF_MEMORY",
+    "BOOT_FAIL",
+    "DEADLINE",
+)
+
+
+class QueueEntry(NamedTuple):
+    """One job, or one task of an array, as squeue shows it."""
+
+    job_id: str
+    """Id of the job or of the whole array."""
+    index: int
+    state: str
+    reason: str
+    elapsed: str
+    limit: str
+
+    @property
+    def alive(self) -> bool:
+        """Does Slurm still hold the job? PREEMPTED and REQUEUED are not the end of it."""
+        return self.state not in TERMINAL
+
+
+def query_queue() -> list[QueueEntry]:
+    """All jobs of this user that Slurm still remembers, with a single squeue. ClusterError if it does not answer."""
+    fields = "%F|%K|%T|%M|%l|%r"
+    output = run_client("squeue", "--noheader", "--me", "--array", "--states=all", f"--format={fields}")
+    return parse_queue(output)
+
+
+def parse_queue(output: str) -> list[QueueEntry]:
+    """The lines of query_queue's squeue."""
+    entries = []
+    for line in output.splitlines():
+        job_id, index, state, elapsed, limit, reason = line.strip().split("|", 5)
+        number = int(index) if index.isdigit() else 0
+        entries.append(QueueEntry(job_id, number, state, reason, elapsed, limit))
+    return entries
+
+
+class JobFacts(NamedTuple):
+    """One job, or one task of an array, as `scontrol show job` shows it."""
+
+    state: str
+    preempted: bool
+    """Has Slurm told it to leave for another job?"""
+    end_time: datetime | None
+    """When its time limit ends it; in local time, without a zone."""
+    used_up: bool
+    """Has it run for as long as its time limit allows?"""
+
+    @property
+    def running(self) -> bool:
+        """Is it running, and nothing decided about its end?"""
+        return self.state == "RUNNING"
+
+    def remaining_s(self) -> float | None:
+        """Seconds until its time limit ends it; None if it has none."""
+        return (self.end_time - datetime.now()).total_seconds() if self.end_time else None
+
+
+def query_job(job_id: str) -> JobFacts | None:
+    """Facts about a job; None if Slurm has forgotten it. ClusterError if Slurm does not answer."""
+    output = run_client("scontrol", "show", "job", "-o", job_id, ignore=("Invalid job id",))
+    return parse_job(output) if output.strip() else None
+
+
+def parse_job(output: str) -> JobFacts:
+    """The line of `scontrol show job -o`."""
+    fields = dict(re.findall(r"(\w+)=(\S*)", output))
+    run, limit = _seconds(fields.get("RunTime", "")), _seconds(fields.get("TimeLimit", ""))
+    return JobFacts(
+        state=fields.get("JobState", "UNKNOWN"),
+        preempted=_time(fields.get("PreemptTime", "")) is not None,
+        end_time=_time(fields.get("EndTime", "")),
+        used_up=run is not None and limit is not None and run >= limit - 1,
+    )
+
+
+def past_states(job_id: str) -> list[str]:
+    """How each earlier attempt of a job ended, the oldest first; empty on a cluster that keeps no accounts."""
+    try:
+        output = run_client("sacct", "-n", "-X", "-D", "-P", "-j", job_id, "-o", "State")
+    except ClusterError:
+        return []
+    return [line.split()[0] for line in output.splitlines() if line.strip()]
+
+
+def cancel_jobs(job_ids: Sequence[str]) -> None:
+    """Cancel jobs and arrays; ids that are gone already are no error."""
+    if job_ids:
+        run_client("scancel", "--quiet", *job_ids, ignore=("Invalid job id", "already completing", "already completed"))
+
+
+def requeue_job(job_id: str) -> None:
+    """Put a job back into the queue. ClusterError if Slurm does not answer or refuses."""
+    run_client("scontrol", "requeue", job_id)
+
+
+def run_client(*command: str, ignore: Sequence[str] = ()) -> str:
+    """What a client command of Slurm prints; ClusterError if it fails for a reason that `ignore` does not name."""
+    env = {**os.environ, "SLURM_TIME_FORMAT": "standard"}
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S, env=env)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise ClusterError(f"{command[0]} does not answer: {error}", "is this a node of the cluster?") from None
+    if done.returncode and not any(reason in done.stderr for reason in ignore):
+        reason = done.stderr.strip().splitlines()[-1:] or [f"exit status {done.returncode}"]
+        raise ClusterError(f"{command[0]} failed: {reason[0]}", "try again when Slurm answers")
+    return done.stdout
+
+
+def _time(text: str) -> datetime | None:
+    try:
+        return datetime.fromisoformat(text)
+    except ValueError:  # Unknown, None, N/A
+        return None
+
+
+def _seconds(text: str) -> int | None:
+    """Slurm's [DAYS-]HH:MM:SS."""
+    found = re.fullmatch(r"(?:(\d+)-)?(\d+):(\d+):(\d+)", text)
+    if not found:
+        return None
+    days, hours, minutes, seconds = (int(part or 0) for part in found.groups())
+    return ((days * 24 + hours) * 60 + minutes) * 60 + seconds

@@ -1,0 +1,92 @@
+"""What follows the last step of an epoch: the validation loss and the export of the model.
+
+Both are made from a checkpoint that is there already, and not again when an earlier attempt has made them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from hpcsft.attempt.heartbeat import Heartbeat
+from hpcsft.data.batches import RowStore
+from hpcsft.data.packing import TrainingOrder
+from hpcsft.models.export import gather_state, write_model
+from hpcsft.models.load import load_tokenizer
+from hpcsft.models.loss import supervised_loss
+from hpcsft.stage import StageContext
+from hpcsft.train.distributed import Ranks
+from hpcsft.train.metrics import MetricsLog
+
+
+@dataclass
+class EpochEnd:
+    """Finishes epochs. All ranks call it alike."""
+
+    context: StageContext
+    ranks: Ranks
+    engine: Any
+    held_out: RowStore
+    metrics: MetricsLog
+    heartbeat: Heartbeat
+
+    def finish(self, epoch: int, step: int, asked_to_stop: Callable[[], bool]) -> bool:
+        """Validate and export after `epoch`, which `step` ended; False if it was left for another attempt.
+
+        Epoch 0 is the model as it came, which is validated and not exported.
+        """
+        run = self.context.run
+        if not self.ranks.from_leader(lambda: self.metrics.validated(epoch)):
+            loss = self._validation_loss(step, asked_to_stop)
+            if loss is None:
+                return False
+            self._tell_loss(epoch, step, loss)
+        if epoch and not self.ranks.from_leader(lambda: run.epoch_model(epoch).exists()):
+            self.heartbeat.beat("export", step)
+            self._export(epoch)
+        return True
+
+    @torch.no_grad()
+    def _validation_loss(self, step: int, asked_to_stop: Callable[[], bool]) -> float | None:
+        """Mean cross-entropy per supervised token of the held-out rows (NaN without any); None when asked to stop."""
+        spec = self.context.spec
+        if not len(self.held_out):
+            return float("nan")
+        order = TrainingOrder(
+            self.held_out.lengths,
+            spec.train.micro_batch_size,
+            spec.data.max_length,
+            True,
+            self.ranks.world_size,
+            spec.seed,
+        )
+        self.engine.eval()
+        loss_sum = 0.0
+        for round_ in range(order.steps_per_epoch):
+            self.heartbeat.beat("validate", step)
+            for rows in self.ranks.share(order.step(round_)):
+                loss_sum += supervised_loss(self.engine, *self.held_out.batch(rows).to(self.ranks.device)).item()
+            if asked_to_stop():
+                return None
+        self.engine.train()
+        return self.ranks.sum(loss_sum)[0] / sum(self.held_out.num_supervised)
+
+    def _tell_loss(self, epoch: int, step: int, loss: float) -> None:
+        if self.ranks.leader and len(self.held_out):
+            name = f"epoch-{epoch}" if epoch else "base"
+            supervised = sum(self.held_out.num_supervised)
+            self.metrics.validation(checkpoint=name, epoch=epoch, step=step, loss=loss, supervised_tokens=supervised)
+            self.context.say(f"{name}: validation loss {loss:.4f}")
+
+    def _export(self, epoch: int) -> None:
+        context = self.context
+        state = gather_state(self.engine.module, context.spec.train.zero_stage, keep=self.ranks.leader)
+        if self.ranks.leader:
+            folder = context.run.epoch_model(epoch)
+            tokenizer = load_tokenizer(context.spec.model.path)
+            write_model(self.engine.module, state, tokenizer, folder, context.task.token, context.fence.check)
+            context.say(f"epoch {epoch}: wrote {folder}")
+        self.ranks.barrier()
