@@ -3,13 +3,16 @@ PYTHON ?= python3
 VENV ?= .venv
 TORCH ?= torch==2.13.0
 BIN := $(VENV)/bin
+FAULTS ?= 30
+SEED ?= 1
 
-.PHONY: help quickstart test slow lint format cluster-up cluster-down clean
+.PHONY: help quickstart test slow chaos lint format cluster-up cluster-down clean
 
 help:
 	@echo "make quickstart    set up, then fine-tune and evaluate a real small model on this machine"
 	@echo "make test          set up, then run the unit and Slurm tests"
 	@echo "make slow          the tests that take minutes"
+	@echo "make chaos         FAULTS=30 SEED=1: one run under preemptions, kills, dead nodes, damaged files, a full disk"
 	@echo "make lint|format   look at the style, or mend it"
 	@echo "make cluster-up    start a real Slurm of four nodes on this machine; make cluster-down ends it"
 
@@ -33,6 +36,10 @@ test: $(VENV)/ready
 slow: $(VENV)/ready
 	$(BIN)/python -m tests.cluster.install
 	$(BIN)/python -m pytest -m slow
+
+chaos: $(VENV)/ready
+	$(BIN)/python -m tests.cluster.install
+	$(BIN)/python -m tests.chaos --faults $(FAULTS) --seed $(SEED)
 
 lint: $(VENV)/ready
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .

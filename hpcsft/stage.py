@@ -164,7 +164,8 @@ def _begin(context: StageContext) -> None:
     else:
         context.attempt = earlier.attempt + 1 if earlier else 1
         context.write_status("running")
-    context.journal.write("start", attempt=context.attempt, world_size=context.task.world_size)
+    nodes = os.environ.get("SLURM_JOB_NODELIST") if context.task.in_slurm else None
+    context.journal.write("start", attempt=context.attempt, world_size=context.task.world_size, nodes=nodes)
 
 
 def _guarded(context: StageContext, body: Callable[[StageContext], None]) -> None:

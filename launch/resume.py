@@ -6,20 +6,26 @@ from pathlib import Path
 
 sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from hpcsft.cluster.submit import resubmit_stages
+from hpcsft.cluster.resume import resume_run
 from hpcsft.errors import EXIT_OK, SubmissionError, report_errors
 from hpcsft.monitor.app import look
-from hpcsft.plan import Plan
-from hpcsft.records import read_json
 from hpcsft.rundir import RunDir
-from hpcsft.spec import ExperimentSpec
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command; returns the exit code."""
     parser = argparse.ArgumentParser(prog="resume.py", description=__doc__)
     parser.add_argument("run_dir", metavar="RUN_DIR")
-    run = RunDir.open(parser.parse_args(argv).run_dir)
+    parser.add_argument(
+        "--set",
+        metavar="PATH=VALUE",
+        action="append",
+        default=[],
+        dest="overrides",
+        help="other resources from now on, such as cluster.train.nodes=2; only cluster.* can change",
+    )
+    arguments = parser.parse_args(argv)
+    run = RunDir.open(arguments.run_dir)
     state = look(run)
     if state.state in ("pending", "running"):
         print(f"{run.path} is {state.state}; nothing to resume")
@@ -31,9 +37,7 @@ def main(argv: list[str] | None = None) -> int:
     if not missing:
         print(f"nothing of {run.path} has failed or was cancelled; nothing to resume")
         return EXIT_OK
-    spec = ExperimentSpec.model_validate(read_json(run.spec))
-    plan = Plan.model_validate(read_json(run.plan))
-    for job in resubmit_stages(spec, plan, run, missing, done=set(plan.stage_names) - set(missing)):
+    for job in resume_run(run, missing, arguments.overrides):
         print(f"{job.stage:<14} job {job.job_id}")
     return EXIT_OK
 

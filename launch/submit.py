@@ -8,7 +8,8 @@ from pathlib import Path
 sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from hpcsft.cluster.submit import check_stages, cluster_kind, submission_text, submit_experiment
-from hpcsft.errors import EXIT_OK, report_errors
+from hpcsft.errors import EXIT_FAILED, EXIT_OK, report_errors
+from hpcsft.estimate import checkpoint_bytes, with_signal_lead
 from hpcsft.inputs import check_inputs
 from hpcsft.plan import make_plan
 from hpcsft.spec import load_spec
@@ -29,6 +30,11 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--dry-run", action="store_true", help="show all that would be done, write nothing")
     parser.add_argument("--json", action="store_true", help="print one JSON document instead of text")
     parser.add_argument("--watch", action="store_true", help="stay and show the run until it ends")
+    parser.add_argument(
+        "--rehearse-preemption",
+        action="store_true",
+        help="preempt a short run on purpose, and tell how save, requeue and resume went on this cluster",
+    )
     parser.add_argument("--stages", metavar="A,B", help="submit only these stages")
     parser.add_argument("--cluster", choices=["auto", "slurm", "local"], help="override cluster.kind")
     return parser
@@ -43,6 +49,13 @@ def main(argv: list[str] | None = None) -> int:
     stages = check_stages(plan, arguments.stages.split(",") if arguments.stages else None)
     kind = cluster_kind(spec)
     facts = check_inputs(spec, stages)
+    plan = with_signal_lead(plan, checkpoint_bytes(spec, facts.model.num_parameters))
+    if arguments.rehearse_preemption:
+        from hpcsft.cluster.rehearsal import rehearsal_text, rehearse
+
+        rehearsed = rehearse(spec, sys.argv if argv is None else ["submit", *argv])
+        print(rehearsal_text(rehearsed))
+        return EXIT_FAILED if any(row.lost_steps for row in rehearsed) else EXIT_OK
     if arguments.dry_run:
         from hpcsft.cluster.dry_run import dry_run, dry_run_text
 
@@ -54,21 +67,12 @@ def main(argv: list[str] | None = None) -> int:
         rows = [{key: getattr(job, key) for key in ("stage", "job_id", "depends_on", "tasks")} for job in jobs]
         print(json.dumps({"run_dir": str(run.path), "jobs": rows}, indent=2), flush=True)
     else:
-        print(submission_text(str(run.path), jobs, submitted), flush=True)
-    return watch_run(run, arguments.json) if arguments.watch else EXIT_OK
+        print(submission_text(str(run.path), jobs, submitted, plan.warnings), flush=True)
+    if not arguments.watch:
+        return EXIT_OK
+    from hpcsft.monitor.app import watch_to_the_end
 
-
-def watch_run(run, quiet: bool) -> int:
-    """Show the run until it ends, then its table."""
-    from rich.console import Console
-
-    from hpcsft.monitor.app import watch
-
-    state = watch(run, console=Console(stderr=quiet))
-    table = run.report / "report.md"
-    if state.state == "done" and table.exists() and not quiet:
-        print(f"\n{table.read_text(encoding='utf-8')}\nreport  {run.report}")
-    return state.exit_code
+    return watch_to_the_end(run, quiet=arguments.json)
 
 
 if __name__ == "__main__":

@@ -65,6 +65,7 @@ RULES = {
     "hpcsft.attempt.watchdog": Rule(),  # a script of its own
     "hpcsft.cluster": Rule(f"{LOW} attempt cluster", later="submitit"),
     "hpcsft.cluster.client": Rule("errors"),
+    "hpcsft.cluster.resume": Rule(f"{LOW} attempt cluster estimate"),
     "hpcsft.cluster.task": Rule(later="attempt.identity errors rundir"),  # unpickled by any version: its head stays empty
     "hpcsft.cluster.dry_run": Rule(f"{LOW} cluster estimate inputs train.deepspeed_config"),
     "hpcsft.monitor": Rule(f"{LOW} cluster monitor", "rich"),

@@ -27,7 +27,7 @@ OUTLIVED_SIGNALS = frozenset(
     {signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGCONT}
 )
 
-Phase = Literal["start", "step", "validate", "save", "export", "stop"]
+Phase = Literal["start", "convert", "step", "validate", "save", "export", "stop"]
 
 
 class Heartbeat:

@@ -66,6 +66,11 @@ class Journal:
         self.write("end", token, cause=cause, committed=committed, committed_before=before, **facts)
 
 
+def all_rows(run: RunDir, stage: str) -> list[Row]:
+    """The journals of all tasks of a stage."""
+    return [row for file in sorted(run.attempts.glob(f"{stage}*.jsonl")) for row in read_jsonl(file)]
+
+
 def last(rows: list[Row], event: str) -> Row | None:
     """The newest line of one kind."""
     return next((row for row in reversed(rows) if row["event"] == event), None)

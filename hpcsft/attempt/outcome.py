@@ -104,8 +104,7 @@ class Outcome:
         if told not in (None, "rank_failure"):
             return told
         if exit_status is None:
-            past = self._past_state()
-            return SLURM_STATES.get(past or "") or ("preemption" if notice else told or "node_failure")
+            return SLURM_STATES.get(self._past_state() or "") or self._unaccounted(rows, notice, told)
         if self._log_speaks_of_memory():
             return "out_of_memory"
         if notice:
@@ -116,6 +115,13 @@ class Outcome:
             facts = _query(self.job_id) if self._in_slurm() else None
             return "preemption" if facts and (facts.preempted or not facts.running) else "rank_failure"
         return "code"
+
+    def _unaccounted(self, rows: Sequence[Row], notice: Row | None, told: str | None) -> str:
+        """The cause where Slurm keeps no accounts: a node that is down says more than the signal that followed."""
+        start = last(list(rows), "start")
+        if start and start.get("nodes") and client.any_node_down(start["nodes"]):
+            return "node_failure"
+        return "preemption" if notice else told or "node_failure"
 
     def _in_slurm(self) -> bool:
         return self.job_id.split("_")[0].isdigit()
@@ -161,7 +167,8 @@ def cause_of_notice(token: Token, signal_name: str) -> str:
     if facts.used_up:
         return "timeout"
     if not facts.running:
-        return "preemption"
+        nodes = os.environ.get("SLURM_JOB_NODELIST")
+        return "node_failure" if nodes and client.any_node_down(nodes) else "preemption"
     remaining_s = facts.remaining_s()
     return "timeout" if signal_name == "SIGUSR2" and remaining_s is not None and remaining_s < 600 else "signal"
 

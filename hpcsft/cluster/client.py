@@ -97,6 +97,14 @@ def parse_job(output: str) -> JobFacts:
     )
 
 
+def any_node_down(nodes: str) -> bool:
+    """Does Slurm call any of these nodes (a list as in SLURM_JOB_NODELIST) down? False if it does not answer."""
+    try:
+        return "down" in run_client("sinfo", "--noheader", "--Node", f"--nodes={nodes}", "--format=%T").lower()
+    except ClusterError:
+        return False
+
+
 def past_states(job_id: str) -> list[str]:
     """How each earlier attempt of a job ended, the oldest first; empty on a cluster that keeps no accounts."""
     try:
@@ -115,6 +123,11 @@ def cancel_jobs(job_ids: Sequence[str]) -> None:
 def requeue_job(job_id: str) -> None:
     """Put a job back into the queue. ClusterError if Slurm does not answer or refuses."""
     run_client("scontrol", "requeue", job_id)
+
+
+def signal_job(job_id: str, name: str) -> None:
+    """Send a signal to the processes of a job's steps. ClusterError if Slurm does not answer."""
+    run_client("scancel", f"--signal={name}", job_id)
 
 
 def run_client(*command: str, ignore: Sequence[str] = ()) -> str:

@@ -60,8 +60,8 @@ def _done_stages(plan: Plan, run: RunDir) -> set[str]:
     return {stage.name for stage in plan.stages if done[stage.name] == stage.tasks}
 
 
-def submission_text(run_dir: str, jobs: Sequence[SubmittedStage], submitted: bool) -> str:
-    """What submit tells: where the run is, its jobs, and what to do next."""
+def submission_text(run_dir: str, jobs: Sequence[SubmittedStage], submitted: bool, warnings: Sequence[str]) -> str:
+    """What submit tells: where the run is, its jobs, what the plan warns of, and what to do next."""
     lines = [f"run directory  {run_dir}" + ("" if submitted else "  (this spec has been submitted before)")]
     lines += [
         f"{job.stage:<14} job {job.job_id}" + (f", array of {job.tasks}" if job.tasks > 1 else "") for job in jobs
@@ -72,6 +72,7 @@ def submission_text(run_dir: str, jobs: Sequence[SubmittedStage], submitted: boo
         "cancel": "stop it",
         "resume": "submit what failed again",
     }
+    lines += [f"warning: {warning}" for warning in warnings]
     return "\n".join([*lines, *(f"{what:<25} python launch/{verb}.py {run_dir}" for verb, what in verbs.items())])
 
 
@@ -155,17 +156,6 @@ def _submit_slurm(
             error.message += f" ({', '.join(job.stage for job in jobs)} had been submitted, and are cancelled again)"
         raise
     return jobs
-
-
-def resubmit_stages(
-    spec: ExperimentSpec, plan: Plan, run: RunDir, stages: Sequence[str], done: Collection[str]
-) -> list[SubmittedStage]:
-    """Submit `stages` once more. What is left of their earlier jobs goes first, so that no two attempts meet."""
-    submission = run.read_submission()
-    if submission and submission.cluster == "slurm":
-        client.cancel_jobs([job.job_id for job in submission.jobs if job.stage in stages])
-    run.cancelled.unlink(missing_ok=True)
-    return submit_stages(spec, plan, run, stages, done)
 
 
 def discard_run(run: RunDir) -> None:

@@ -58,3 +58,12 @@ def _watch_plain(run: RunDir, console: Console, interval_s: float) -> RunState:
         time.sleep(pause_s)
         pause_s = min(interval_s, pause_s * 1.5)
         before, state = state, look(run, tolerant=True)
+
+
+def watch_to_the_end(run: RunDir, quiet: bool = False) -> int:
+    """Show `run` until it ends, then its table; returns the exit code. With `quiet` nothing goes to stdout."""
+    state = watch(run, console=Console(stderr=quiet))
+    table = run.report / "report.md"
+    if state.state == "done" and table.exists() and not quiet:
+        print(f"\n{table.read_text(encoding='utf-8')}\nreport  {run.report}")
+    return state.exit_code

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import torch
 import torch.distributed as dist
 
+from hpcsft.attempt.heartbeat import Heartbeat
 from hpcsft.errors import StageError
 from hpcsft.stage import StageContext
 from hpcsft.train import commit, universal
@@ -41,8 +42,9 @@ class Checkpointer:
         """May periodic checkpoints be written while training goes on?"""
         self.newest = 0
         """Step of the newest checkpoint that was begun or loaded."""
-        self.longest_s = 0.0
-        """Longest time from the beginning of a checkpoint to its publication."""
+        saved = [row["took_s"] for row in context.journal.rows() if row["event"] == "saved"] if ranks.leader else []
+        self.longest_s = max(saved, default=0.0)
+        """Longest time from the beginning of a checkpoint to its publication, as rank 0 knows from all attempts."""
         self._staged: Path | None = None
         self._began_s = 0.0
         self._held_s = 0.0
@@ -156,7 +158,7 @@ def find_checkpoint(context: StageContext, ranks: Ranks) -> Found | None:
     return None
 
 
-def load_checkpoint(engine: Any, context: StageContext, ranks: Ranks, found: Found | None) -> int:
+def load_checkpoint(engine: Any, context: StageContext, ranks: Ranks, found: Found | None, heartbeat: Heartbeat) -> int:
     """Load what `find_checkpoint` found and return its step; 0 if there was none.
 
     On the number of ranks that wrote it every bit comes back. On another number the states are converted, and the
@@ -166,7 +168,7 @@ def load_checkpoint(engine: Any, context: StageContext, ranks: Ranks, found: Fou
         return 0
     folder, complete = found
     if complete.world_size != ranks.world_size:
-        universal.load(engine, context, ranks, folder, complete)
+        universal.load(engine, context, ranks, folder, complete, heartbeat.beat)
         seed_anew(hash((context.spec.seed, complete.step, ranks.rank, ranks.world_size)) % 2**63)
         return complete.step
     path, _ = engine.load_checkpoint(str(folder.parent), tag=folder.name)

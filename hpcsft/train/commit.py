@@ -27,6 +27,7 @@ from hpcsft.rundir import RunDir
 COMPLETE = "complete.json"
 STAGING = ".staging-"
 REPLACED = ".replaced-"
+CONVERTED = ".universal-"
 BLOCK_BYTES = 1 << 20
 
 
@@ -107,7 +108,8 @@ def prune(run: RunDir, keep: int, fence: Fence) -> None:
     for folder, _ in published(run)[keep:]:
         (folder / COMPLETE).unlink()  # first the marker, so that half a removal is no checkpoint
         shutil.rmtree(folder, ignore_errors=True)
-    for leftover in [*run.checkpoints.glob(f"{REPLACED}*"), *torn(run)]:
+    passing = [folder for prefix in (REPLACED, CONVERTED) for folder in run.checkpoints.glob(f"{prefix}*")]
+    for leftover in [*passing, *torn(run)]:
         shutil.rmtree(leftover, ignore_errors=True)
 
 

@@ -16,18 +16,14 @@ import sys
 from argparse import Namespace
 from pathlib import Path
 
+from hpcsft.attempt.heartbeat import OUTLIVED_SIGNALS
 from hpcsft.errors import StageError
 from hpcsft.records import fsync_folder, read_json, write_json
+from hpcsft.train.commit import CONVERTED
 
-PREFIX = ".universal-"
 SOURCE = "source.json"
 ROOT = Path(__file__).resolve().parents[2]
 POLL_S = 1.0
-
-NOT_FOR_THE_CHILD = frozenset(
-    {signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGCONT}
-)
-"""Slurm signals every process of a job; the ranks decide what that means for a conversion, and end it themselves."""
 
 
 class Conversion:
@@ -75,12 +71,12 @@ class Conversion:
             return False
 
     def _start(self) -> subprocess.Popen[bytes]:
-        for leftover in self.destination.parent.glob(f"{PREFIX}*"):
+        for leftover in self.destination.parent.glob(f"{CONVERTED}*"):
             shutil.rmtree(leftover, ignore_errors=True)
         self._partial.mkdir(mode=0o700)
         env = {**os.environ, "DS_ACCELERATOR": "cpu", "CUDA_VISIBLE_DEVICES": ""}
         command = [sys.executable, "-m", "hpcsft.train.conversion", self.source.absolute(), self._made.absolute()]
-        mask = signal.pthread_sigmask(signal.SIG_BLOCK, NOT_FOR_THE_CHILD)  # a child inherits the mask
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, OUTLIVED_SIGNALS)  # a child inherits the mask
         try:
             with open(self._log, "wb") as log:
                 return subprocess.Popen(command, cwd=ROOT, env=env, stdin=subprocess.DEVNULL, stdout=log, stderr=log)

@@ -15,9 +15,13 @@ LARGEST_SHARE = 0.8
 """Of the memory that is available, what a snapshot may take; the rest is for what training still allocates."""
 
 
+BACKGROUND_NICE = 10
+"""A tenth of the weight of training where they share a core: at 19 a write hardly gets on where no core is idle."""
+
+
 def lower_priority() -> None:
-    """Let the calling thread have a core only when training does not want it (Linux: nice is per thread)."""
-    os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 19)
+    """Put the calling thread behind training: on Linux each thread has a nice value of its own."""
+    os.nice(BACKGROUND_NICE)
 
 
 class HostMemory:

@@ -102,7 +102,7 @@ class Trainer:
         )
         found = find_checkpoint(context, ranks)
         engine = build_engine(spec, ranks, accumulation_steps, order.steps_per_epoch * spec.train.epochs, on_gpu)
-        first_step = load_checkpoint(engine, context, ranks, found)
+        first_step = load_checkpoint(engine, context, ranks, found, heartbeat)
         metrics = MetricsLog(run)
         return cls(
             context,

@@ -25,6 +25,8 @@ class TimeLimit:
         self.task = task
         self.end = self._ask() if task.in_slurm else None
         self.longest_step_s = 0.0
+        self.most_s = self._remaining_s() / 2 if self.end else 0.0
+        """However long a save takes, half of the job's time is for training."""
 
     def observe_step(self, seconds: float) -> None:
         """Learn from a step. What a step takes includes what a background write or a busy node adds."""
@@ -32,7 +34,7 @@ class TimeLimit:
 
     def lead_s(self, longest_save_s: float) -> float:
         """Seconds before the end at which no further step may begin."""
-        return 2 * self.longest_step_s + 1.5 * (longest_save_s or FIRST_SAVE_S) + MARGIN_S
+        return min(self.most_s, 2 * self.longest_step_s + 1.5 * (longest_save_s or FIRST_SAVE_S) + MARGIN_S)
 
     def is_near(self, longest_save_s: float) -> bool:
         """Is it time to stop? Before it says so it asks Slurm again: the limit may have been raised."""

@@ -20,8 +20,8 @@ from deepspeed.checkpoint import constants
 from hpcsft.errors import StageError, Stopped
 from hpcsft.spec import ExperimentSpec
 from hpcsft.stage import StageContext
-from hpcsft.train.commit import Complete
-from hpcsft.train.conversion import PREFIX, Conversion, mapped_files
+from hpcsft.train.commit import CONVERTED, Complete
+from hpcsft.train.conversion import Conversion, mapped_files
 from hpcsft.train.distributed import Ranks
 
 Beat = Callable[[str, int], None]
@@ -76,7 +76,7 @@ def load(
     if complete.zero_stage == 0:
         _load(engine, folder)
         return
-    converted = folder.with_name(f"{PREFIX}{folder.name}")
+    converted = folder.with_name(f"{CONVERTED}{folder.name}")
     _convert(context, ranks, folder, converted, complete, beat)
     beat("start", complete.step)
     engine._config.load_universal_checkpoint = True  # DeepSpeed asks for it at every load, and nowhere else

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -40,9 +42,9 @@ def submit(slurm: MiniSlurm, spec_values: dict[str, Any], tmp_path: Path) -> Cal
     }
     (tmp_path / "spec.json").write_text(json.dumps(spec_values))
 
-    def run(*overrides: str, options: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
+    def run(*overrides: str, options: tuple[str, ...] = (), **further: Any) -> subprocess.CompletedProcess[str]:
         sets = [word for override in overrides for word in ("--set", override)]
-        return launch("submit.py", "spec.json", *sets, *options, cwd=tmp_path)
+        return launch("submit.py", "spec.json", *sets, *options, cwd=tmp_path, **further)
 
     return run
 
@@ -85,6 +87,7 @@ def test_one_spec_becomes_a_table_on_two_nodes(submit: Callable[..., Any], slurm
         script = scripts[job["stage"]]
         assert "#SBATCH --partition=low" in script and "#SBATCH --time=10" in script
         assert f"#SBATCH --chdir={run.code}" in script and "--wckey" not in script
+        assert "#SBATCH --requeue" in script and script.endswith("exit $?")
         assert re.search(r"^srun .*--kill-on-bad-exit=1 --cpus-per-task=1 ", script, re.MULTILINE)
         if job["depends_on"]:
             assert f"#SBATCH --dependency=afterok:{job['depends_on'][0]}" in script
@@ -99,7 +102,7 @@ def test_one_spec_becomes_a_table_on_two_nodes(submit: Callable[..., Any], slurm
     assert document["state"] == "done" and set(states(document).values()) == {"done"}
     assert monitor(run)[0] == 0
 
-    started = [row for row in read_jsonl(run.attempts) if row["stage"] == "train" and row["event"] == "start"]
+    started = [row for row in read_jsonl(run.attempts / "train.jsonl") if row["event"] == "start"]
     assert [row["world_size"] for row in started] == [2]
     rows = (run.report / "leaderboard.csv").read_text().splitlines()
     assert [row.split(",")[0] for row in rows[1:]] == ["tiny/base", "tiny/epoch-1", "tiny/epoch-2"]
@@ -158,10 +161,14 @@ def test_a_cancelled_run_stays_cancelled_until_it_is_resumed(submit: Callable[..
     assert document["state"] == "cancelled"
     assert launch("cancel.py", run.path, "--yes", cwd=run.path).stdout.endswith("nothing to cancel\n")
 
-    resumed = launch("resume.py", run.path, cwd=run.path)
+    refused = launch("resume.py", run.path, "--set", "seed=8", cwd=run.path)
+    assert refused.returncode == 2 and "resume changes cluster.* only" in refused.stderr
+    resumed = launch("resume.py", run.path, "--set", "cluster.train.nodes=1", cwd=run.path)
     assert resumed.returncode == 0, resumed.stderr
     document = wait_for(run, lambda code, _: code != 101)
     assert document["state"] == "done", document
+    started = [row for row in read_jsonl(run.attempts / "train.jsonl") if row["event"] == "start"]
+    assert started[-1]["world_size"] == 1
     assert (run.report / "report.md").exists()
     assert "nothing to resume" in launch("resume.py", run.path, cwd=run.path).stdout
 
@@ -177,43 +184,48 @@ def test_stages_can_be_submitted_one_after_the_other(submit: Callable[..., Any])
     assert wait_for(run, lambda code, _: code != 101)["state"] == "done"
 
 
-def test_a_preempted_run_is_never_called_failed_and_ends_with_the_same_losses(
-    submit: Callable[..., Any], slurm: MiniSlurm
-) -> None:
-    overrides = ("evaluate=null", "train.epochs=40", "train.checkpoint.every_steps=20")
-    undisturbed = submitted(submit(*overrides, "name=undisturbed", options=("--json",)))
-    assert wait_for(undisturbed, lambda code, _: code != 101)["state"] == "done"
-    run = submitted(submit(*overrides, "name=preempted", options=("--json",)))
-    wait_for(run, lambda _, state: state["train"].get("step", 0) >= 30)
-    train_job = run.read_submission().latest()["train"].job_id
-    urgent = slurm.submit("true", "-N4", "--ntasks-per-node=1", "--cpus-per-task=4", "-p", "high")
-    seen = []
-    while slurm.job(train_job)["Restarts"] == "0":
-        seen.append(monitor(run)[0])
-        assert seen[-1] == 101, "the run ended before it could be preempted"
-    slurm.wait_job(urgent, "COMPLETED")
-    slurm.requeue_now(train_job)
-    document = wait_for(run, lambda code, _: seen.append(code) or code != 101)
-    assert set(seen) == {101, 0} and document["state"] == "done"
-    train = document["stages"][1]
-    assert train["restarts"] == 1
-    assert sorted(path.name for path in (run.logs / "train").iterdir()) == [f"{train_job}_0", f"{train_job}_1"]
-    assert "resumed after step" in (run.logs / "train" / f"{train_job}_1" / "0.out").read_text()
-    losses = [[row["loss"] for row in read_jsonl(r.metrics)] for r in (undisturbed, run)]
-    assert losses[0] == losses[1] and len(losses[0]) > 60
-
-
-def test_a_rank_that_is_killed_ends_the_job_and_is_named_failed(submit: Callable[..., Any], slurm: MiniSlurm) -> None:
-    run = submitted(submit("evaluate=null", "train.epochs=200", options=("--json",)))
+def test_a_rank_that_is_killed_beyond_the_limit_ends_the_run_and_the_limit_is_named(submit: Callable[..., Any]) -> None:
+    run = submitted(submit("evaluate=null", "train.epochs=200", "cluster.retries.rank_failure=0", options=("--json",)))
     wait_for(run, lambda _, state: state["train"].get("step", 0) >= 5)
+    os.kill(rank_process(run, 1), signal.SIGKILL)
+    document = wait_for(run, lambda code, _: code != 101)
+    assert (document["state"], states(document)["report"]) == ("failed", "cancelled")
+    message = document["stages"][1]["message"]
+    assert message.startswith("a rank died") and "(1 time; cluster.retries.rank_failure is 0)" in message
+
+
+def test_a_hang_is_ended_with_the_stacks_of_all_ranks_and_the_run_goes_on(submit: Callable[..., Any]) -> None:
+    run = submitted(submit("evaluate=null", "train.epochs=20", "train.hang_after_s=45", options=("--json",)))
+    wait_for(run, lambda _, state: state["train"].get("step", 0) >= 5)
+    os.kill(rank_process(run, 1), signal.SIGSTOP)  # rank 0 now waits for it in a collective
+    document = wait_for(run, lambda code, _: code != 101)
+    assert document["state"] == "done" and document["stages"][1]["restarts"] == 1
+    ends = [row["cause"] for row in read_jsonl(run.attempts / "train.jsonl") if row["event"] == "end"]
+    assert ends == ["hang"]
+    job_id = run.read_submission().latest()["train"].job_id
+    stacks = (run.log_folder("train", job_id, 0) / "0.err").read_text()
+    assert "watchdog: rank 0" in stacks and "Current thread" in stacks and "hpcsft/train/loop.py" in stacks
+
+
+def test_a_rehearsal_preempts_a_run_and_tells_what_it_took(submit: Callable[..., Any], tmp_path: Path) -> None:
+    """Both notices: SIGUSR2, after which hpcsft requeues, and scontrol requeue, after which Slurm does."""
+    done = submit(options=("--rehearse-preemption",), timeout_s=TIMEOUT_S)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "no step was lost" in done.stdout
+    run = RunDir(next((tmp_path / "runs").glob("tiny-rehearsal-*")))
+    rows = list(read_jsonl(run.attempts / "train.jsonl"))
+    stopped = [row["step"] for row in rows if row["event"] == "stopped"]
+    resumed = [(row["step"], row["lost_steps"]) for row in rows if row["event"] == "resumed"]
+    assert resumed[:3] == [(0, 0), *((step, 0) for step in stopped[:2])]
+    assert run.cancelled.exists() and monitor(run)[0] in (101, 103)
+
+
+def rank_process(run: RunDir, rank: int) -> int:
+    """The process id of a training rank."""
     found = subprocess.run(
         ["pgrep", "-f", f"submitit.core._submit {run.submitit}/train"], capture_output=True, text=True
     )
-    ranks = [pid for pid in found.stdout.split() if "SLURM_PROCID=1" in _environment(pid)]
-    subprocess.run(["kill", "-KILL", ranks[-1]], check=True)
-    document = wait_for(run, lambda code, _: code != 101)
-    assert (document["state"], states(document)["report"]) == ("failed", "cancelled")
-    assert document["stages"][1]["message"]
+    return next(int(pid) for pid in found.stdout.split() if f"SLURM_PROCID={rank}" in _environment(pid))
 
 
 def _environment(pid: str) -> list[str]:

@@ -20,11 +20,13 @@ def environment(path: Path | None = None) -> dict[str, str]:
     return {**kept, "PATH": str(path)} if path else kept
 
 
-def launch(script: str, *arguments: object, cwd: Path, path: Path | None = None) -> subprocess.CompletedProcess[str]:
+def launch(
+    script: str, *arguments: object, cwd: Path, path: Path | None = None, timeout_s: float = TIMEOUT_S
+) -> subprocess.CompletedProcess[str]:
     """Run launch/SCRIPT in the folder `cwd` and wait for its end."""
     command = [sys.executable, str(ROOT / "launch" / script), *map(str, arguments)]
     return subprocess.run(
-        command, capture_output=True, text=True, cwd=cwd, timeout=TIMEOUT_S, env=environment(path), check=False
+        command, capture_output=True, text=True, cwd=cwd, timeout=timeout_s, env=environment(path), check=False
     )
 
 

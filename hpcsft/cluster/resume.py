@@ -1,0 +1,54 @@
+"""Submitting again what a run still needs, with other resources if they are asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from hpcsft.attempt.journal import all_rows
+from hpcsft.cluster import client
+from hpcsft.cluster.submit import submit_stages
+from hpcsft.errors import Problem, SpecError
+from hpcsft.estimate import with_measured_lead
+from hpcsft.plan import Plan, make_plan
+from hpcsft.records import SubmittedStage, read_json, read_jsonl, write_json
+from hpcsft.rundir import RunDir
+from hpcsft.spec import ExperimentSpec, load_spec
+
+
+def resume_run(run: RunDir, stages: Sequence[str], overrides: Sequence[str] = ()) -> list[SubmittedStage]:
+    """Submit `stages` once more; the others are done. `overrides` may change the `cluster` section.
+
+    What is left of their earlier jobs is cancelled first, so that no two attempts meet.
+    """
+    spec = ExperimentSpec.model_validate(read_json(run.spec))
+    plan = Plan.model_validate(read_json(run.plan))
+    if overrides:
+        spec, plan = _change(run, plan, stages, overrides)
+    plan = with_measured_lead(plan, all_rows(run, "train"), list(read_jsonl(run.metrics)))
+    write_json(run.plan, plan)
+    submission = run.read_submission()
+    if submission and submission.cluster == "slurm":
+        client.cancel_jobs([job.job_id for job in submission.jobs if job.stage in stages])
+    run.cancelled.unlink(missing_ok=True)
+    return submit_stages(spec, plan, run, stages, done=set(plan.stage_names) - set(stages))
+
+
+def _change(run: RunDir, plan: Plan, stages: Sequence[str], overrides: Sequence[str]) -> tuple[ExperimentSpec, Plan]:
+    """The run's spec and plan with other resources for `stages`; both files are replaced."""
+    strange = [override for override in overrides if not override.startswith("cluster.")]
+    if strange:
+        hint = "a run keeps its experiment; submit a new one for another"
+        raise SpecError(
+            "--set", [Problem("", f"--set {text}: resume changes cluster.* only", hint) for text in strange]
+        )
+    spec = load_spec(str(run.spec), overrides)
+    new = make_plan(spec)
+    merged = new.model_copy(
+        update={"digest": plan.digest, "stages": [new.stage(s.name) if s.name in stages else s for s in plan.stages]}
+    )
+    for stage in merged.stages:
+        if stage.tasks != plan.stage(stage.name).tasks:  # its parts are others now, and none of them is done
+            for file in run.status.glob(f"{stage.name}*.json"):
+                file.unlink()
+    write_json(run.spec, spec)
+    return spec, merged

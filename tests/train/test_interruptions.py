@@ -1,0 +1,109 @@
+"""Training interrupted again and again, with notice and without, ends with the very bits of an undisturbed one."""
+
+from __future__ import annotations
+
+import itertools
+import random
+import signal
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hpcsft.errors import EXIT_STOPPED
+from hpcsft.records import read_jsonl
+from hpcsft.rundir import RunDir
+from tests.conftest import build_tiny_model
+from tests.train.ranks import TIMEOUT_S, finish, new_run, start, train
+from tests.train.test_loop import exports, losses
+
+EVERY_STEPS = 7
+
+
+@pytest.fixture(scope="session")
+def dropout_model(tmp_path_factory: pytest.TempPathFactory, conversations: list[list[str]]) -> Path:
+    """The tiny model with dropout, so that every rank's random numbers matter."""
+    return build_tiny_model(tmp_path_factory.mktemp("dropout-model"), conversations, attention_dropout=0.2)
+
+
+@pytest.fixture
+def values(spec_values: dict[str, Any], dropout_model: Path) -> dict[str, Any]:
+    """Two epochs with dropout, accumulation over two micro batches per rank, and a checkpoint now and then."""
+    spec_values.pop("evaluate")
+    spec_values["model"]["path"] = str(dropout_model)
+    spec_values["train"].update(epochs=4, checkpoint={"every_steps": EVERY_STEPS})
+    return spec_values
+
+
+def interrupt(run: RunDir, after_step: int, number: signal.Signals, targets: list[int]) -> None:
+    """Train until `after_step` is in the metrics, signal the ranks `targets`, and wait for the end of all."""
+    ranks = start(run, world_size=2)
+    deadline_s = time.monotonic() + TIMEOUT_S
+    try:
+        while max((row["step"] for row in read_jsonl(run.metrics)), default=0) < after_step:
+            assert all(rank.poll() is None for rank in ranks), ranks[0].communicate()[0]
+            assert time.monotonic() < deadline_s
+            time.sleep(0.002)
+        for target in targets:
+            ranks[target].send_signal(number)
+        if number == signal.SIGKILL:  # what is left of them may hang on for a while
+            time.sleep(0.01)
+            _kill(ranks)
+        outputs = finish(ranks)
+        if number != signal.SIGKILL:
+            assert [rank.returncode for rank in ranks] == [EXIT_STOPPED] * 2, outputs
+    finally:
+        _kill(ranks)
+
+
+def _kill(ranks: list[subprocess.Popen[str]]) -> None:
+    for rank in ranks:
+        rank.kill()
+
+
+def interrupted_often(values: dict[str, Any], folder: Path, zero_stage: int, times: int) -> None:
+    """Train once undisturbed and once interrupted `times` times, and compare everything."""
+    stage = f"train.zero_stage={zero_stage}"
+    whole = new_run(values, folder / "whole", stage)
+    train(whole)
+    total = len(losses(whole))
+    assert total > times + 2
+
+    run = new_run(values, folder / "interrupted", stage)
+    chance = random.Random(zero_stage)
+    for after_step in sorted(chance.sample(range(1, total - 1), times)):
+        with_notice = chance.random() < 0.5
+        number = signal.SIGTERM if with_notice else signal.SIGKILL
+        interrupt(run, after_step, number, targets=[chance.randrange(2)])
+    train(run)
+    assert losses(run) == losses(whole)
+    assert exports(run) == exports(whole) and len(exports(whole)) == values["train"]["epochs"]
+
+    attempts = _attempts(run)
+    assert len(attempts) == times + 1
+    for before, after in itertools.pairwise(attempts):
+        told = any(row["event"] == "stopped" for row in before)
+        lost = next(row["lost_steps"] for row in after if row["event"] == "resumed")
+        assert lost == 0 if told else lost <= 2 * EVERY_STEPS
+
+
+def _attempts(run: RunDir) -> list[list[dict[str, Any]]]:
+    """The journal's lines of training, by attempt."""
+    found: list[list[dict[str, Any]]] = []
+    for row in read_jsonl(run.journal_file("train", 0, 1)):
+        if row["event"] == "start":
+            found.append([])
+        found[-1].append(row)
+    return found
+
+
+def test_a_signal_to_one_rank_and_a_kill_change_no_bit(values: dict[str, Any], tmp_path: Path) -> None:
+    interrupted_often(values, tmp_path, zero_stage=2, times=3)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("zero_stage", [0, 1, 2, 3])
+def test_ten_interruptions_change_no_bit(zero_stage: int, values: dict[str, Any], tmp_path: Path) -> None:
+    interrupted_often(values, tmp_path, zero_stage, times=10)
