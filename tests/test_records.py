@@ -164,7 +164,7 @@ ROWS = 200
 
 
 def test_rows_of_several_writers_do_not_mix(tmp_path):
-    """The tasks of an array write to one attempts.jsonl at the same time."""
+    """The ranks of a task write to one journal at the same time."""
     code = f"""
 import sys
 from pathlib import Path

@@ -49,7 +49,8 @@ def test_the_layout_is_the_contracts(tmp_path):
         "provenance": "provenance.json",
         "submission": "submission.json",
         "cancelled": "CANCELLED",
-        "attempts": "attempts.jsonl",
+        "attempts": "attempts",
+        "heartbeat": "heartbeat",
         "metrics": "metrics.jsonl",
         "validation": "validation.jsonl",
         "code": "code",
@@ -66,7 +67,12 @@ def test_the_layout_is_the_contracts(tmp_path):
     }
     assert run.status_file("train", 0, tasks=1) == tmp_path / "status/train.json"
     assert run.status_file("generate", 3, tasks=4) == tmp_path / "status/generate-3.json"
+    assert run.journal_file("train", 0, tasks=1) == tmp_path / "attempts/train.jsonl"
+    assert run.journal_file("generate", 3, tasks=4) == tmp_path / "attempts/generate-3.jsonl"
+    assert run.fence_file("train", 0, tasks=1) == tmp_path / "attempts/train.fence.json"
+    assert run.fence_file("generate", 3, tasks=4) == tmp_path / "attempts/generate-3.fence.json"
     assert run.log_folder("train", "17_2", restart=1) == tmp_path / "logs/train/17_2_1"
+    assert run.hang_file("train", "17_2", restart=1, rank=5) == tmp_path / "logs/train/17_2_1/5.hang.json"
     assert run.step_folder(200) == tmp_path / "checkpoints/step-000200"
     assert run.epoch_model(1) == tmp_path / "models/epoch-1"
 

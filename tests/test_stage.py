@@ -4,8 +4,11 @@ nobody foresaw it; and that a task knows who it is wherever it was started.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
+import resource
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -14,16 +17,17 @@ from typing import Any
 
 import pytest
 
-from hpcsft.errors import EXIT_NO_RUN, ClusterError, InputError, StageError
+from hpcsft.errors import EXIT_FENCED, EXIT_NO_RUN, EXIT_STOPPED, ClusterError, Fenced, InputError, StageError, Stopped
 from hpcsft.plan import STAGES
 from hpcsft.records import read_jsonl
 from hpcsft.rundir import RunDir
 from hpcsft.stage import StageContext, TaskIdentity, _record_failure, require, run_stage
 from tests.conftest import make_spec_values
 from tests.prepared import TASK, context_of, new_run
+from tests.waiting import wait_for
 
 ROOT = Path(__file__).resolve().parents[1]
-SCHEDULER = ("SUBMITIT_", "SLURM_", "RANK", "LOCAL_RANK", "WORLD_SIZE", "HPCSFT_JOB_ID")
+SCHEDULER = ("SUBMITIT_", "SLURM_", "RANK", "LOCAL_RANK", "WORLD_SIZE", "HPCSFT_JOB_ID", "HPCSFT_RESTART")
 
 
 @pytest.fixture(autouse=True)
@@ -45,8 +49,12 @@ def run(spec_values) -> RunDir:
     return new_run(spec_values)
 
 
-def events(run: RunDir) -> list[tuple[str, str, int, int]]:
-    return [(row["stage"], row["event"], row["index"], row["attempt"]) for row in read_jsonl(run.attempts)]
+def journal(run: RunDir, stage: str = "train", index: int = 0, tasks: int = 1) -> list[dict[str, Any]]:
+    return list(read_jsonl(run.journal_file(stage, index, tasks)))
+
+
+def events(run: RunDir) -> list[tuple[str, int]]:
+    return [(row["event"], row["attempt"]) for row in journal(run)]
 
 
 def start(run: RunDir, stage: str, body: Callable[[StageContext], None], *index: str) -> None:
@@ -74,8 +82,9 @@ def test_a_stage_is_running_while_it_runs_and_done_after(run):
     assert (status.state, status.stage, status.index, status.message) == ("done", "train", 0, None)
     assert status.progress.model_dump() == {"done": 7, "total": 7, "unit": "steps"}
     assert status.job_id == f"hand-{os.getpid()}" and status.started == seen[0].started <= status.updated
-    assert events(run) == [("train", "start", 0, 1), ("train", "done", 0, 1)]
-    (row, _) = read_jsonl(run.attempts)
+    assert events(run) == [("start", 1), ("done", 1)]
+    (row, _) = journal(run)
+    assert (row["stage"], row["index"], row["restart"]) == ("train", 0, 0)
     assert row["world_size"] == 1 and row["host"] and row["job_id"] == status.job_id and "message" not in row
 
 
@@ -85,14 +94,8 @@ def test_attempts_are_counted_over_restarts(run):
             start(run, "train", failing(StageError("no")))
         assert run.read_status("train", 0, 1).attempt == attempt
     start(run, "train", lambda context: None)
-    assert [event[1:4:2] for event in events(run)] == [
-        ("start", 1),
-        ("failed", 1),
-        ("start", 2),
-        ("failed", 2),
-        ("start", 3),
-        ("done", 3),
-    ]
+    pairs = [("start", 1), ("failed", 1), ("start", 2), ("failed", 2), ("start", 3), ("done", 3)]
+    assert events(run) == pairs
 
 
 @pytest.mark.parametrize(
@@ -111,7 +114,7 @@ def test_a_foreseen_error_is_two_lines_and_its_own_exit_code(run, capsys, error,
     assert capsys.readouterr().err == f"error: {error.message}\n{hint}"
     status = run.read_status("train", 0, 1)
     assert (status.state, status.message, status.hint) == ("failed", error.message, error.hint)
-    assert list(read_jsonl(run.attempts))[-1]["message"] == error.message
+    assert (journal(run)[-1]["message"], journal(run)[-1]["cause"]) == (error.message, "code")
 
 
 def test_an_unforeseen_error_keeps_its_traceback(run):
@@ -120,7 +123,7 @@ def test_an_unforeseen_error_keeps_its_traceback(run):
     status = run.read_status("train", 0, 1)
     assert (status.state, status.message) == ("failed", "ZeroDivisionError: integer division or modulo by zero")
     assert status.hint == "the log has the traceback"
-    assert events(run)[-1] == ("train", "failed", 0, 1)
+    assert events(run)[-1] == ("failed", 1)
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), SystemExit(7)])
@@ -184,7 +187,7 @@ def test_without_an_index_all_tasks_run_in_order(run):
     assert sorted(path.name for path in run.status.iterdir()) == ["generate-0.json", "generate-1.json"]
     start(run, "generate", lambda context: indexes.append(context.index), "1")
     assert indexes == [0, 1, 1]
-    assert [event[2] for event in events(run)] == [0, 0, 1, 1, 1, 1]
+    assert [len(journal(run, "generate", index, tasks=2)) for index in (0, 1)] == [2, 4]
 
 
 def test_the_first_task_that_fails_stops_the_others(run):
@@ -198,16 +201,23 @@ def test_an_index_that_is_not_there_is_named(run, capsys):
         start(run, "generate", failing(AssertionError()), "2")
     assert left.value.code == 1
     assert capsys.readouterr().err == "error: stage generate has tasks 0 to 1, there is no 2\n"
-    assert not list(run.status.iterdir()) and not run.attempts.exists()
+    assert not list(run.status.iterdir()) and not list(run.attempts.iterdir())
 
 
 def rank(number: int, restart: int = 0, world_size: int = 2) -> TaskIdentity:
     return TaskIdentity(job_id="77", restart=restart, rank=number, local_rank=number, world_size=world_size)
 
 
-def fail(run: RunDir, task: TaskIdentity, message: str) -> None:
+def fail(run: RunDir, task: TaskIdentity, message: str, kind: type[Exception] = StageError) -> None:
     """What happens in the process of `task` when its body raises."""
-    _record_failure(context_of(run, "train", task=task), StageError(message))
+    _record_failure(context_of(run, "train", task=task), kind(message))
+
+
+def restart_under_slurm(monkeypatch, restart: int, job_id: str = "77") -> None:
+    """From here on this process is rank 0 of two of a job of Slurm, which nobody can ask."""
+    environment = {**SLURM, "SLURM_JOB_ID": job_id, "SLURM_PROCID": "0", "SLURM_NTASKS": "2"}
+    for name, value in {**environment, "SLURM_RESTART_COUNT": str(restart), "PATH": "/nowhere"}.items():
+        monkeypatch.setenv(name, value)
 
 
 def begin(run: RunDir, task: TaskIdentity, attempt: int = 1) -> None:
@@ -223,7 +233,7 @@ def test_the_first_rank_that_fails_is_the_cause(run):
     fail(run, rank(0), "connection closed by peer")
     status = run.read_status("train", 0, 1)
     assert (status.state, status.message, status.attempt) == ("failed", "the loss is NaN", 3)
-    assert [(row["event"], row["message"], row["attempt"]) for row in read_jsonl(run.attempts)] == [
+    assert [(row["event"], row["message"], row["attempt"]) for row in journal(run)] == [
         ("failed", "the loss is NaN", 3)
     ]
 
@@ -236,18 +246,16 @@ def test_every_attempt_has_a_first_failure_of_its_own(run):
     fail(run, rank(1, restart=1), "because of it")
     status = run.read_status("train", 0, 1)
     assert (status.message, status.restart, status.attempt) == ("second attempt", 1, 2)
-    assert len(list(read_jsonl(run.attempts))) == 2
+    assert len(journal(run)) == 2
 
 
 def test_a_requeued_attempt_is_not_the_one_that_failed(run, monkeypatch):
     """The same job id: only Slurm's count of restarts tells the attempts apart."""
     begin(run, rank(0))
     fail(run, rank(0), "first attempt")
-    fail(run, rank(1, restart=1), "second attempt, before its leader started")
-    assert run.read_status("train", 0, 1).message == "second attempt, before its leader started"
-    environment = {**SLURM, "SLURM_JOB_ID": "77", "SLURM_PROCID": "0", "SLURM_RESTART_COUNT": "2"}
-    for name, value in environment.items():
-        monkeypatch.setenv(name, value)
+    fail(run, rank(1, restart=1), "NCCL error: before the leader of the second started", RuntimeError)
+    assert run.read_status("train", 0, 1).message == "RuntimeError: NCCL error: before the leader of the second started"
+    restart_under_slurm(monkeypatch, 2)
     seen = []
     start(run, "train", lambda context: seen.append(run.read_status("train", 0, 1)))
     assert (seen[0].state, seen[0].restart, seen[0].attempt, seen[0].message) == ("running", 2, 3, None)
@@ -257,7 +265,7 @@ def test_only_the_leader_says_that_it_runs_and_is_done(run, monkeypatch):
     for name, value in {"RANK": "1", "LOCAL_RANK": "1", "WORLD_SIZE": "2"}.items():
         monkeypatch.setenv(name, value)
     start(run, "train", lambda context: context.progress(1, 1, "steps"))
-    assert not list(run.status.iterdir()) and not run.attempts.exists()
+    assert not list(run.status.iterdir()) and not list(run.attempts.iterdir())
 
 
 def test_progress_is_cheap(run):
@@ -338,3 +346,118 @@ def test_a_rank_that_fails_before_the_leader_starts_stays_the_cause(run, monkeyp
     with pytest.raises(SystemExit):
         start(run, "train", failing(StageError("connection closed by peer")))
     assert run.read_status("train", 0, 1).message == "No module named 'deepspeed'"
+
+
+def test_what_may_be_tried_again_is_not_called_failed(run):
+    """Only whoever decides about the next attempt may say so; by hand nobody does."""
+    begin(run, rank(0))
+    fail(run, rank(1), "[gloo] Connection closed by peer", RuntimeError)
+    assert (run.read_status("train", 0, 1).state, journal(run)[-1]["cause"]) == ("stopped", "rank_failure")
+    with pytest.raises(RuntimeError):
+        start(run, "train", failing(RuntimeError("[gloo] Connection closed by peer")))
+    assert (run.read_status("train", 0, 1).state, journal(run)[-1]["cause"]) == ("failed", "rank_failure")
+
+
+def test_a_job_that_slurm_requeues_by_itself_after_a_code_error_does_not_run_it_again(run, monkeypatch, capsys):
+    begin(run, rank(0))
+    fail(run, rank(1), "the loss is NaN")
+    restart_under_slurm(monkeypatch, 1)
+    with pytest.raises(SystemExit) as left:
+        start(run, "train", lambda context: pytest.fail("it ran"))
+    assert left.value.code == 1 and "error: the loss is NaN" in capsys.readouterr().err
+    status = run.read_status("train", 0, 1)
+    assert (status.state, status.message, status.restart) == ("failed", "the loss is NaN", 1)
+    ends = [(row["restart"], row["cause"]) for row in journal(run) if row["event"] == "end"]
+    assert ends == [(0, "code")]
+
+
+def test_the_attempt_before_is_looked_back_at_once(run, monkeypatch):
+    """Its node went with its batch script: nobody wrote down how it ended."""
+    restart_under_slurm(monkeypatch, 0)
+    with pytest.raises(SystemExit):
+        start(run, "train", failing(Stopped("stopped after step 3")))
+    for restart in (1, 2):
+        restart_under_slurm(monkeypatch, restart)
+        with contextlib.suppress(SystemExit):
+            start(run, "train", failing(Fenced("as if the node had gone")) if restart == 1 else lambda context: None)
+    ends = [(row["restart"], row["cause"]) for row in journal(run) if row["event"] == "end"]
+    assert ends == [(0, "preemption"), (1, "node_failure")]
+    assert run.read_status("train", 0, 1).state == "done"
+
+
+def test_a_stage_that_is_told_to_stop_keeps_its_progress_and_says_what_told_it(run, capsys):
+    def body(context: StageContext) -> None:
+        context.progress(3, 7, "steps")
+        context.stop_if_asked()
+        os.kill(os.getpid(), signal.SIGUSR2)
+        wait_for("the notice", lambda: context.notice.requested)
+        os.kill(os.getpid(), signal.SIGTERM)
+        context.stop_if_asked()
+        pytest.fail("it went on")
+
+    with pytest.raises(SystemExit) as left:
+        start(run, "train", body)
+    assert left.value.code == EXIT_STOPPED == 75
+    assert "error: stopped by SIGUSR2 after 3 of 7 steps" in capsys.readouterr().err
+    status = run.read_status("train", 0, 1)
+    assert (status.state, status.message) == ("stopped", "stopped by SIGUSR2 after 3 of 7 steps")
+    assert (status.progress.done, status.hint) == (3, "what is made so far is kept")
+    assert [row["event"] for row in journal(run)] == ["start", "notice", "stopped"]
+    assert (journal(run)[1]["signal"], journal(run)[2]["step"]) == ("SIGUSR2", 3)
+
+
+def test_an_attempt_that_was_taken_over_writes_nothing_any_more(run, monkeypatch):
+    """Neither progress, nor that it is done, nor that it failed; it ends as fenced off."""
+    restart_under_slurm(monkeypatch, 0)
+
+    def body(context: StageContext) -> None:
+        newer = context_of(run, "train", task=rank(0, restart=1))
+        newer.fence.claim()
+        newer.write_status("running")
+        context.progress(7, 7, "steps")
+
+    for ending in (body, lambda context: None, failing(StageError("a zombie's word"))):
+        with pytest.raises(SystemExit) as left:
+            start(run, "train", ending)
+        assert left.value.code == EXIT_FENCED == 76
+        status = run.read_status("train", 0, 1)
+        assert (status.state, status.restart, status.progress) == ("running", 1, None)
+    assert [row["event"] for row in journal(run)] == ["start"]
+
+
+def test_a_zombie_that_fails_in_the_middle_leaves_the_status_alone(run, monkeypatch):
+    restart_under_slurm(monkeypatch, 0)
+
+    def body(context: StageContext) -> None:
+        newer = context_of(run, "train", task=rank(0, restart=1))
+        newer.fence.claim()
+        newer.write_status("running")
+        raise StageError("a zombie's word")
+
+    with pytest.raises(SystemExit):
+        start(run, "train", body)
+    assert (run.read_status("train", 0, 1).state, [row["event"] for row in journal(run)]) == ("running", ["start"])
+
+
+def test_a_cancelled_run_is_not_begun(run, capsys):
+    run.cancelled.touch()
+    with pytest.raises(SystemExit) as left:
+        start(run, "train", lambda context: pytest.fail("it ran"))
+    assert left.value.code == EXIT_STOPPED
+    assert "error: this run was cancelled" in capsys.readouterr().err
+    assert not list(run.status.iterdir()) and not list(run.attempts.iterdir())
+
+
+def test_a_disk_that_is_full_ends_neither_progress_nor_words(run, capfd):
+    """Only what must be kept may end a stage."""
+    context = context_of(run, "train")
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (0, limit[1]))
+        context.progress(1, 7, "steps")
+        with pytest.raises(OSError):
+            context.write_status("running")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+    context.progress(7, 7, "steps")
+    assert run.read_status("train", 0, 1).progress.done == 7

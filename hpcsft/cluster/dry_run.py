@@ -30,6 +30,7 @@ def dry_run(spec: ExperimentSpec, plan: Plan, facts: InputFacts, kind: str, stag
         "memory_per_rank": memory,
         "gpu_hours_limit": gpu_hours_limit(plan),
         "deepspeed": deepspeed_config(spec, plan.batch.accumulation_steps, on_gpu=train.gpus_per_node > 0),
+        "warnings": plan.warnings,
         "stages": [_stage(spec, run, plan.stage(name), kind) for name in stages],
     }
 
@@ -64,6 +65,7 @@ def dry_run_text(document: dict[str, Any]) -> str:
         )
         lines.append(f"a checkpoint     {memory['checkpoint_bytes'] / GIB:.2f} GiB")
     lines.append(f"GPU-hours        at most {document['gpu_hours_limit']:,.1f}, if every job ran to its time limit")
+    lines += [f"warning: {warning}" for warning in document["warnings"]]
     lines += ["", "DeepSpeed configuration", json.dumps(document["deepspeed"], indent=2)]
     for stage in document["stages"]:
         after = f" after {', '.join(stage['depends_on'])}" if stage["depends_on"] else ""

@@ -169,6 +169,8 @@ def _task_state(
         return "cancelled", None
     if spoke and status.state == "failed":
         return "failed", status.message
+    if entry and entry.state == "CANCELLED":
+        return "cancelled", None  # with scancel
     if submitted is None:
         return ("failed", status.message) if status and status.state == "stopped" else ("running", None)  # by hand
     if entry is None and (facts.queue is None and facts.driver_alive is None):

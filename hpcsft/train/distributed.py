@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import re
+import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -13,6 +13,7 @@ import torch
 import torch.distributed as dist
 
 from hpcsft.attempt.identity import TaskIdentity
+from hpcsft.rundir import RunDir
 from hpcsft.stage import StageContext
 
 T = TypeVar("T")
@@ -59,7 +60,7 @@ class Ranks:
         dist.barrier()
 
 
-def export_environment(task: TaskIdentity) -> None:
+def export_environment(task: TaskIdentity, run: RunDir) -> None:
     """Set the variables that torch.distributed and DeepSpeed read. Call before DeepSpeed is imported."""
     os.environ["RANK"] = str(task.rank)
     os.environ["WORLD_SIZE"] = str(task.world_size)
@@ -67,15 +68,14 @@ def export_environment(task: TaskIdentity) -> None:
     os.environ.setdefault("LOCAL_SIZE", os.environ.get("SLURM_NTASKS_PER_NODE", str(task.world_size)))
     if "SUBMITIT_EXECUTOR" in os.environ:  # in a job; what a user's shell exported long ago counts only by hand
         os.environ["MASTER_ADDR"] = os.environ.get("SLURM_LAUNCH_NODE_IPADDR", "127.0.0.1")
-        os.environ["MASTER_PORT"] = str(rendezvous_port(task.job_id, task.restart))
+        os.environ["MASTER_PORT"] = str(rendezvous_port(f"{run.path}/{task.token}"))
     os.environ.setdefault("MASTER_ADDR", "127.0.0.1")
-    os.environ.setdefault("MASTER_PORT", str(rendezvous_port(task.job_id, task.restart)))
+    os.environ.setdefault("MASTER_PORT", str(rendezvous_port(f"{run.path}/{task.token}")))
 
 
-def rendezvous_port(job_id: str, restart: int) -> int:
-    """A port that all ranks of one attempt derive alike and that the next attempt does not share."""
-    number = int("".join(re.findall(r"\d+", job_id)) or 0)
-    return FIRST_PORT + (number * 37 + restart) % NUM_PORTS
+def rendezvous_port(attempt: str) -> int:
+    """A port that all ranks of one attempt derive alike, and that others on the same node hardly share."""
+    return FIRST_PORT + zlib.crc32(attempt.encode()) % NUM_PORTS
 
 
 def start_ranks(context: StageContext, on_gpu: bool) -> Ranks:

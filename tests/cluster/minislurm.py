@@ -11,6 +11,7 @@ minislurm-run/, which holds sockets, spool and state, and goes away with the clu
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -20,7 +21,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from .processes import end_all, owned
-from .settings import MARKER, NODES, PATH, is_free, reserved_ports, unavailable, write_settings
+from .settings import MARKER, NODES, PATH, is_free, reserved_ports, slurm_conf, unavailable, write_settings
 
 T = TypeVar("T")
 LONGEST_RUN_DIR = 79  # a unix socket's path holds 107 bytes; "/n1/n1_4294967295.4294967295" needs 28
@@ -59,6 +60,7 @@ class MiniSlurm:
         self.conf, self.logs, self.jobs = (self.root / name for name in ("slurm.conf", "logs", "jobs"))
         self._run = self.root / "minislurm-run"  # or a link to a shorter path
         self._children: dict[str, subprocess.Popen[bytes]] = {}
+        self._ports: list[int] = []
 
     def __enter__(self) -> "MiniSlurm":
         self.up()
@@ -127,6 +129,26 @@ class MiniSlurm:
         child.kill()
         child.communicate()
 
+    def stop(self, name: str, timeout_s: float = 30.0) -> None:
+        """End one daemon that this object started with SIGTERM: slurmctld then saves the state of all jobs."""
+        child = self._children.pop(name)
+        child.terminate()
+        child.communicate(timeout=timeout_s)
+
+    def freeze(self, name: str) -> None:
+        """SIGSTOP one daemon that this object started: it neither answers nor goes away."""
+        self._children[name].send_signal(signal.SIGSTOP)
+
+    def thaw(self, name: str) -> None:
+        """SIGCONT a daemon after `freeze`."""
+        self._children[name].send_signal(signal.SIGCONT)
+
+    def reconfigure(self, extra: Mapping[str, str] | None = None, *, grace_s: int = 0) -> None:
+        """Replace `extra` and `grace_s` while jobs run; slurmctld reads the new slurm.conf before this returns."""
+        self.extra, self.grace_s = dict(extra or {}), grace_s
+        self.conf.write_text(slurm_conf(self._run.resolve(), self.logs, self._ports, grace_s, self.extra))
+        self.run("scontrol", "reconfigure")
+
     def run(
         self, *argv: str, check: bool = True, input: str = "", timeout_s: float = 60.0
     ) -> subprocess.CompletedProcess[str]:
@@ -157,9 +179,12 @@ class MiniSlurm:
         return self.wait_for(f"job {job_id} to be {' or '.join(wanted)}", arrived, timeout_s) or {}
 
     def requeue_now(self, job_id: str | int, timeout_s: float = 30.0) -> None:
-        """Make a requeued job eligible at once instead of when its old credential has expired."""
+        """Make a requeued job eligible at once instead of when its old credential has expired.
+
+        At once is in two seconds: started in the very second of its requeue it would count as revoked, and die.
+        """
         self.wait_job(job_id, "PENDING", timeout_s)
-        self.run("scontrol", "update", f"JobId={job_id}", "StartTime=now")
+        self.run("scontrol", "update", f"JobId={job_id}", "StartTime=now+2")
 
     def wait_idle(self, timeout_s: float = 30.0) -> None:
         """Wait until all four nodes are idle: up, and with no job running or completing."""
@@ -203,6 +228,7 @@ class MiniSlurm:
             self._run.symlink_to(tempfile.mkdtemp(prefix="minislurm-", dir="/tmp"))
         run = self._run.resolve()
         run.mkdir(mode=0o700, exist_ok=True)
+        self._ports = ports
         write_settings(self.root, run, self.logs, ports, self.grace_s, self.extra)
         for folder in (self.logs, self.jobs):  # job ids start from 1 again, and must not find old output
             shutil.rmtree(folder, ignore_errors=True)

@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ import pytest
 from hpcsft.cluster.local import driver_alive
 from hpcsft.records import read_json, read_jsonl
 from hpcsft.rundir import RunDir
+from tests import prepared, waiting
 from tests.launch.command import ROOT, environment, launch
 
 TIMEOUT_S = 180
@@ -29,11 +29,7 @@ def spec(spec_values: dict[str, Any], tmp_path: Path) -> Path:
 
 
 def wait_for(what: str, condition: Callable[[], Any]) -> Any:
-    deadline_s = time.monotonic() + TIMEOUT_S
-    while not (found := condition()):
-        assert time.monotonic() < deadline_s, f"waited in vain for {what}"
-        time.sleep(0.05)
-    return found
+    return waiting.wait_for(what, condition, TIMEOUT_S)
 
 
 def submit(spec: Path, *overrides: str) -> RunDir:
@@ -57,6 +53,16 @@ def steps(run: RunDir) -> int:
     return max((row["step"] for row in read_jsonl(run.metrics)), default=0)
 
 
+def attempts(run: RunDir, task: str) -> list[int]:
+    """Numbers of the attempts that have started."""
+    return [row["attempt"] for row in read_jsonl(run.attempts / f"{task}.jsonl") if row["event"] == "start"]
+
+
+def ends(run: RunDir, task: str) -> list[str]:
+    """Why attempts ended that were not the last."""
+    return [row["cause"] for row in read_jsonl(run.attempts / f"{task}.jsonl") if row["event"] == "end"]
+
+
 def test_submit_returns_at_once_and_the_stages_go_on_to_the_table(spec: Path) -> None:
     run = submit(spec, "cluster.env.GREETING=hello there", 'cluster.setup=["export FROM_SETUP=$GREETING"]')
     code, document = monitor(run)
@@ -69,10 +75,9 @@ def test_submit_returns_at_once_and_the_stages_go_on_to_the_table(spec: Path) ->
     code, document = monitor(run)
     assert code == 0 and [stage["state"] for stage in document["stages"]] == ["done"] * 5
     assert document["train"]["validation"][0]["checkpoint"] == "base"
-    rows = list(read_jsonl(run.attempts))
-    assert [row["stage"] for row in rows if row["event"] == "start"] == [
-        "preprocess", "train", "generate", "generate", "judge", "report"
-    ]  # fmt: skip
+    assert {file.stem: attempts(run, file.stem) for file in run.attempts.glob("*.jsonl")} == {
+        name: [1] for name in ("preprocess", "train", "generate-0", "generate-1", "judge", "report")
+    }
     assert sorted(path.name for path in (run.logs / "train").rglob("*.out")) == ["0.out", "1.out"]
     assert len(read_json(run.evaluate / "epoch-1" / "annotations.json")) == 6
     assert not driver_alive(run, *driver(run))
@@ -104,8 +109,7 @@ def test_a_cancelled_run_ends_with_all_its_processes_and_goes_on_when_resumed(sp
     resumed = launch("resume.py", run.path, cwd=run.path)
     assert resumed.returncode == 0, resumed.stderr
     assert wait_for("the end of the run", lambda: monitor(run)[0] != 101 and monitor(run)[1])["state"] == "done"
-    events = [(row["stage"], row["attempt"]) for row in read_jsonl(run.attempts) if row["event"] == "start"]
-    assert events == [("preprocess", 1), ("train", 1), ("train", 2), ("report", 1)]
+    assert [attempts(run, stage) for stage in ("preprocess", "train", "report")] == [[1], [1, 2], [1]]
     numbers = [row["step"] for row in read_jsonl(run.metrics)]
     assert numbers == list(range(1, numbers[-1] + 1)) and numbers[-1] > reached
 
@@ -132,3 +136,89 @@ def test_a_stage_that_fails_stops_the_run_with_its_message(spec: Path) -> None:
 
 def test_a_driver_of_another_machine_is_not_judged(tmp_path: Path) -> None:
     assert driver_alive(RunDir(tmp_path), "local-1", "some-other-host") is None
+
+
+def test_a_rank_that_is_killed_is_replaced_and_no_step_is_missing(spec: Path) -> None:
+    run = submit(spec, "evaluate=null", "data.sample=60", "cluster.retries.rank_failure=1")
+    wait_for("some steps", lambda: steps(run) >= 3)
+    os.kill(read_json(run.heartbeat / "1.json")["pid"], signal.SIGKILL)
+    document = wait_for("the end of the run", lambda: monitor(run)[0] != 101 and monitor(run)[1])
+    assert [stage["state"] for stage in document["stages"]] == ["done"] * 3
+    assert (attempts(run, "train"), ends(run, "train")) == ([1, 2], ["rank_failure"])
+    numbers = [row["step"] for row in read_jsonl(run.metrics)]
+    assert numbers == list(range(1, numbers[-1] + 1))
+
+
+SCRIPT = """
+import os, signal, sys, time
+sys.path[0] = {code!r}
+{head}
+from hpcsft.stage import run_stage
+
+def body(context):
+    (context.run.path / f"pid-{{context.attempt}}").write_text(str(os.getpid()))
+    {body}
+
+run_stage("report", body)
+"""
+
+
+def started(
+    values: dict[str, Any], body: str, head: str = "", **retries: int
+) -> tuple[RunDir, subprocess.Popen[bytes]]:
+    """A run whose stage `report` is `body`, and the driver that has begun with it."""
+    values["cluster"]["retries"] = retries
+    run = prepared.new_run(values)
+    (run.code / "jobs" / "report.py").write_text(SCRIPT.format(code=str(run.code), head=head, body=body))
+    command = [sys.executable, "-m", "hpcsft.cluster.local", str(run.path), "report"]
+    return run, subprocess.Popen(command, cwd=ROOT, env=environment(), stderr=subprocess.DEVNULL)
+
+
+def driven(values: dict[str, Any], body: str, head: str = "", **retries: int) -> RunDir:
+    """The same after the driver has ended."""
+    run, process = started(values, body, head, **retries)
+    assert process.wait(TIMEOUT_S) == (run.read_status("report", 0, 1).state != "done")
+    return run
+
+
+def test_a_process_that_dies_is_tried_again_within_its_budget(spec_values: dict[str, Any]) -> None:
+    body = "context.attempt < {} and os.kill(os.getpid(), signal.SIGKILL)"
+    run = driven(spec_values, body.format(3), rank_failure=2)
+    assert (run.read_status("report", 0, 1).state, attempts(run, "report")) == ("done", [1, 2, 3])
+    assert ends(run, "report") == ["rank_failure"] * 2
+    spec_values["runs_dir"] += "-again"
+    run = driven(spec_values, body.format(9), rank_failure=1)
+    status = run.read_status("report", 0, 1)
+    assert (status.state, attempts(run, "report")) == ("failed", [1, 2])
+    assert status.message == "a rank died (2 times; cluster.retries.rank_failure is 1)"
+
+
+@pytest.mark.parametrize(
+    ("body", "head"),
+    [("raise ValueError('no such column')", ""), ("pass", "raise ImportError('no torch here')")],
+    ids=["in the body", "before the stage begins"],
+)
+def test_a_code_error_is_not_tried_again(spec_values: dict[str, Any], body: str, head: str) -> None:
+    run = driven(spec_values, body, head)
+    status = run.read_status("report", 0, 1)
+    assert (status.state, ends(run, "report")) == ("failed", ["code"])
+    assert attempts(run, "report") == ([] if head else [1])
+    assert status.message == ("ValueError: no such column" if not head else status.message)
+
+
+def test_a_process_that_is_told_to_stop_keeps_its_work_and_goes_on(spec_values: dict[str, Any]) -> None:
+    body = """
+    while context.attempt == 1:
+        context.progress(3, 7, "pages")
+        context.stop_if_asked()
+        time.sleep(0.01)
+"""
+    run, process = started(spec_values, body.strip())
+    pid = wait_for("the stage", lambda: list(run.path.glob("pid-1")) and (run.path / "pid-1").read_text())
+    wait_for("some work", lambda: run.read_status("report", 0, 1).progress)
+    os.kill(int(pid), signal.SIGTERM)
+    assert process.wait(TIMEOUT_S) == 0
+    assert (run.read_status("report", 0, 1).state, attempts(run, "report")) == ("done", [1, 2])
+    rows = list(read_jsonl(run.attempts / "report.jsonl"))
+    assert [row["event"] for row in rows] == ["start", "notice", "stopped", "end", "start", "done"]
+    assert (rows[3]["cause"], rows[3]["committed"], rows[3]["status"]) == ("signal", 3, 0)

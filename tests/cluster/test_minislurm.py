@@ -107,6 +107,37 @@ def test_a_killed_daemon_can_be_started_again(slurm: MiniSlurm) -> None:
         assert slurm.is_up()
 
 
+def test_a_controller_that_was_stopped_or_frozen_still_knows_its_jobs(slurm: MiniSlurm) -> None:
+    job_id = slurm.submit("sleep 300")
+    slurm.wait_job(job_id, "RUNNING")
+    slurm.stop("slurmctld")
+    assert not slurm.is_up()
+    slurm.start("slurmctld")
+    slurm.wait_for("the controller", lambda: " UP" in slurm.run("scontrol", "ping", check=False).stdout, 30)
+    assert slurm.job(job_id)["JobState"] == "RUNNING"
+    slurm.freeze("slurmctld")
+    with pytest.raises(subprocess.TimeoutExpired):
+        slurm.run("scontrol", "show", "job", job_id, timeout_s=2)
+    slurm.thaw("slurmctld")
+    slurm.run("scancel", job_id)
+    slurm.wait_job(job_id, "CANCELLED")
+
+
+def test_preemption_can_be_changed_while_jobs_run(slurm: MiniSlurm) -> None:
+    def preemption() -> tuple[bool, bool]:
+        config, partition = (slurm.run("scontrol", "show", *what).stdout for what in (["config"], ["partition", "low"]))
+        return "preempt_send_user_signal" in config, "GraceTime=20" in partition
+
+    job_id = slurm.submit("sleep 300")
+    slurm.wait_job(job_id, "RUNNING")
+    slurm.reconfigure({"SlurmctldParameters": "preempt_send_user_signal"}, grace_s=20)
+    assert preemption() == (True, True)
+    slurm.reconfigure()
+    assert preemption() == (False, False)
+    assert slurm.job(job_id)["JobState"] == "RUNNING"
+    slurm.run("scancel", job_id)
+
+
 def test_timeouts_say_what_was_awaited(slurm: MiniSlurm) -> None:
     with pytest.raises(TimeoutError, match=r"(?s)waited 0 s for the moon.*n\[1-4\].*--- slurmctld"):
         slurm.wait_for("the moon", lambda: False, 0)

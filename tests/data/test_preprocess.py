@@ -20,7 +20,7 @@ from hpcsft.data.batches import RowStore
 from hpcsft.data.preprocess import find_sources, preprocess, split_conversations
 from hpcsft.data.readers import read_rows
 from hpcsft.data.shards import Manifest, read_manifest
-from hpcsft.errors import StageError
+from hpcsft.errors import StageError, Stopped
 from hpcsft.records import read_json, read_jsonl
 from hpcsft.rundir import RunDir
 from hpcsft.spec import parse_spec
@@ -83,7 +83,9 @@ def test_the_job_runs_by_hand_and_leaves_what_one_process_leaves(spec_values, tm
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr and "training rows" in done.stdout
     assert [run.read_status("preprocess", index, 3).state for index in range(3)] == ["done"] * 3
-    assert [row["event"] for row in read_jsonl(run.attempts)] == ["start", "done"] * 3
+    for index in range(3):
+        journal = read_jsonl(run.journal_file("preprocess", index, 3))
+        assert [row["event"] for row in journal] == ["start", "done"]
     alone = finished(new_run({**spec_values, "runs_dir": str(tmp_path / "alone"), "cluster": {"kind": "local"}}))
     assert made(run) == made(alone)
     assert {path.stat().st_mode & 0o777 for path in (run.path, run.data)} == {0o700}
@@ -112,6 +114,26 @@ def test_only_the_last_task_writes_the_manifest(spec_values, small_shards):
     run = finished(new_run(spec_values), 0, 2)
     assert not run.manifest.exists() and not run.audit.exists()
     assert finished(run, 1).manifest.exists()
+
+
+def test_a_stage_that_is_told_to_stop_keeps_its_shards_and_makes_only_the_rest(spec_values, tmp_path, small_shards):
+    whole = finished(new_run({**spec_values, "runs_dir": str(tmp_path / "whole")}))
+    run = new_run(spec_values)
+    context = context_of(run, "preprocess")
+    told = []
+
+    def say(text: str) -> None:
+        told.append(text)
+        context.notice.request("SIGUSR2")
+
+    context.say = say
+    with pytest.raises(Stopped, match=r"stopped by SIGUSR2 after 1 of 14 shards"):
+        preprocess(context)
+    assert told == ["shard train-00000 is whole"] and not run.manifest.exists()
+    kept = {name: (run.data / name).stat().st_mtime_ns for name in made(run)}
+    assert kept and made(run).items() <= made(whole).items()
+    assert made(finished(run)) == made(whole)
+    assert kept.items() <= {name: (run.data / name).stat().st_mtime_ns for name in made(run)}.items()
 
 
 def test_a_kill_in_the_middle_costs_nothing_and_changes_nothing(spec_values, tmp_path, small_shards):

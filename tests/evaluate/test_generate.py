@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from hpcsft.data.encode import IGNORE_INDEX
-from hpcsft.errors import InputError
+from hpcsft.errors import InputError, Stopped
 from hpcsft.evaluate.generate import Answerer, generate, left_padded
 from hpcsft.evaluate.outputs import Answer, collect_outputs, journal, read_answers
 from hpcsft.evaluate.prompts import Prompt, load_prompts
@@ -185,6 +185,32 @@ def test_a_second_run_answers_nothing_again(values, capsys):
     generate(context_of(run, "generate"))
     assert journals(run) == before
     assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("temperature", [0.0, 2.0])
+def test_a_task_that_is_told_to_stop_keeps_its_answers_and_makes_only_the_rest(values, tmp_path, capsys, temperature):
+    values["evaluate"]["generation"].update(temperature=temperature, max_new_tokens=12)
+    whole = new_run({**values, "runs_dir": str(tmp_path / "whole")})
+    generate(context_of(whole, "generate"))
+    run = new_run(values)
+    context = context_of(run, "generate")
+    tell = context.progress
+
+    def progress(done: int, total: int, unit: str) -> None:
+        tell(done, total, unit)
+        if done >= 4:
+            context.notice.request("SIGTERM")
+
+    context.progress = progress
+    with pytest.raises(Stopped, match="stopped by SIGTERM after 4 of 9 answers"):
+        generate(context)
+    kept = journal(run, "base", 0).read_bytes()
+    assert len(kept.splitlines()) == 4
+    capsys.readouterr()
+    generate(context_of(run, "generate"))
+    assert "base: 5 answers" in capsys.readouterr().out
+    assert read_answers(run, "base") == read_answers(whole, "base")
+    assert journal(run, "base", 0).read_bytes().startswith(kept)
 
 
 def test_a_killed_task_goes_on_where_it_was(values, capsys):

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from hpcsft.errors import InputError, StageError
+from hpcsft.errors import InputError, StageError, Stopped
 from hpcsft.evaluate.judge import judge
 from hpcsft.evaluate.outputs import Answer, append_answers, journal
 from hpcsft.evaluate.prompts import load_prompts
@@ -127,6 +127,28 @@ def test_a_killed_judge_does_not_ask_again_for_what_is_journaled(run, endpoint, 
     again = [request for request in endpoint.requests if request["key"] == "Bearer second"]
     assert len(again) == len(ALL) - len(known)
     assert sorted(journaled(run)) == sorted(set(journaled(run))) and len(journaled(run)) == len(ALL)
+    annotations = read_json(run.evaluate / "epoch-1" / "annotations.json")
+    assert [row["preference"] for row in annotations] == [1.5 if n == 2 else 2.0 for n in range(NUM_PROMPTS)]
+
+
+def test_a_judge_that_is_told_to_stop_keeps_every_verdict_and_asks_only_for_the_rest(run, endpoint):
+    context = context_of(run, "judge")
+
+    def long_enough(request: dict[str, Any]) -> tuple[int, Any]:
+        if len(endpoint.requests) >= 20:
+            context.notice.request("SIGTERM")
+        return prefers_the_model(request)
+
+    endpoint.answer = long_enough
+    with pytest.raises(Stopped, match=rf"stopped by SIGTERM after \d+ of {len(ALL)} verdicts"):
+        judge(context)
+    known = journaled(run)
+    assert 15 < len(known) <= len(endpoint.requests) < 40
+    assert not (run.evaluate / "base" / "annotations.json").exists()
+    before = len(endpoint.requests)
+    judge(context_of(run, "judge"))
+    assert len(endpoint.requests) - before == len(ALL) - len(known)
+    assert journaled(run)[: len(known)] == known and len(set(journaled(run))) == len(journaled(run)) == len(ALL)
     annotations = read_json(run.evaluate / "epoch-1" / "annotations.json")
     assert [row["preference"] for row in annotations] == [1.5 if n == 2 else 2.0 for n in range(NUM_PROMPTS)]
 

@@ -52,6 +52,46 @@ SLURM = {
         None,
     ),
     "requeueing": ([queued("train", "REQUEUED"), said("train", "running")], "pending", None),
+    "stopped, its script decides": (
+        [queued("train", "RUNNING"), said("train", "stopped", message="preempted")],
+        "running",
+        None,
+    ),
+    "stopped, its job ends": (
+        [queued("train", "COMPLETING"), said("train", "stopped", message="preempted")],
+        "running",
+        None,
+    ),
+    "stopped, to be requeued": (
+        [queued("train", "PREEMPTED"), said("train", "stopped", message="preempted")],
+        "pending",
+        None,
+    ),
+    "stopped, waits for its turn": (
+        [queued("train", "PENDING", reason="BeginTime"), said("train", "stopped", message="preempted")],
+        "pending",
+        "waiting: BeginTime",
+    ),
+    "stopped, and nothing follows": (
+        [queued("train", "FAILED"), said("train", "stopped", message="a rank died", hint="look")],
+        "failed",
+        "a rank died; nothing has queued it again",
+    ),
+    "stopped, gone from the queue": (
+        [said("train", "stopped", message="preempted")],
+        "failed",
+        "preempted; nothing has queued it again",
+    ),
+    "stopped, then cancelled by hand": (
+        [queued("train", "CANCELLED"), said("train", "stopped", message="preempted")],
+        "failed",
+        "preempted; nothing has queued it again",
+    ),
+    "an earlier submission stopped": (
+        [queued("train", "PENDING", reason="Priority"), said("train", "stopped", job_id="99", message="old")],
+        "pending",
+        "waiting: Priority",
+    ),
     "held after a requeue": (
         [queued("train", "REQUEUE_HOLD", reason="launch failed requeued held"), said("train", "running")],
         "pending",
@@ -120,6 +160,13 @@ LOCAL = {
         f"the job ended without a word: {KILLED}",
     ),
     "driver killed before it": ([], False, "failed", "the job is gone and never started"),
+    "stopped, the driver tries it again": ([said("train", "stopped", message="a rank died")], True, "running", None),
+    "stopped, the driver was killed": (
+        [said("train", "stopped", message="a rank died")],
+        False,
+        "failed",
+        "a rank died; nothing has queued it again",
+    ),
     "submitted again, not yet its turn": ([said("train", "failed", job_id="99", message="old")], True, "pending", None),
 }
 
@@ -135,6 +182,7 @@ UNKNOWN = {
     "last seen running": ([said("train", "running")], "running"),
     "done": ([said("train", "done")], "done"),
     "failed": ([said("train", "failed", message="why")], "failed"),
+    "stopped": ([said("train", "stopped", message="why")], "running"),
     "an earlier submission failed": ([said("train", "failed", job_id="99")], "pending"),
 }
 
@@ -192,6 +240,13 @@ def test_a_cancelled_run():
     assert [stage.state for stage in state.stages] == ["done", *["cancelled"] * 4]
     assert (state.state, state.finished, state.exit_code) == ("cancelled", True, 103)
     assert all(stage.message is None for stage in state.stages)
+
+
+@pytest.mark.parametrize("entries", [[], [queued("train", "CANCELLED")], [queued("train", "FAILED")]])
+@pytest.mark.parametrize("word", ["running", "stopped", "failed"])
+def test_cancelled_is_cancelled_whatever_the_last_attempt_said(word, entries):
+    state = state_of(*done("preprocess"), said("train", word, message="why"), *entries, cancelled=True)
+    assert (state.stages[1].state, state.stages[1].message, state.state) == ("cancelled", None, "cancelled")
 
 
 def test_a_cancelled_run_whose_jobs_still_end():
@@ -283,6 +338,8 @@ def test_a_stage_that_was_only_run_by_hand():
     assert (running.state, running.job_ids) == ("running", ["hand-7"])
     failed = stage_of("train", said("train", "failed", job_id="hand-7", message="why"), ids={"preprocess": "101"})
     assert (failed.state, failed.message) == ("failed", "why")
+    stopped = stage_of("train", said("train", "stopped", job_id="hand-7", message="why"), ids={"preprocess": "101"})
+    assert (stopped.state, stopped.message) == ("failed", "why"), "nothing starts it again"
 
 
 @pytest.mark.parametrize(

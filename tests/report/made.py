@@ -37,7 +37,7 @@ def finished_run(values: dict[str, Any], evaluated: tuple[str, ...] = CHECKPOINT
         row = {"step": step, "loss": 4.0 / step, "tokens": 1000, "supervised_tokens": 100, "tokens_per_s": 500.0}
         append_jsonl(run.metrics, row)
     for event in ("start", "failed", "start", "done"):
-        append_jsonl(run.attempts, {"stage": "train", "event": event}, {"stage": "generate", "event": event})
+        append_jsonl(run.journal_file("train", 0, 1), {"stage": "train", "event": event})
     for epoch, name in enumerate(CHECKPOINTS):
         append_jsonl(run.validation, {"checkpoint": name, "epoch": epoch, "step": epoch, "loss": 3.0 - epoch / 4})
     for name in evaluated:

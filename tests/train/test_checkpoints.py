@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from hpcsft.records import read_json, read_jsonl
 from hpcsft.rundir import RunDir
+from hpcsft.train.checkpoints import find_checkpoint
+from tests import prepared
 from tests.conftest import make_spec_values
 from tests.train.ranks import fail, new_run, train
+from tests.train.saving import damage, fence, save, whole
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +48,7 @@ def test_what_is_published_is_whole_and_only_the_last_are_kept(finished: RunDir)
     kept = folders(finished)
     assert len(kept) == 2
     assert (finished.checkpoints / "latest").read_text().strip() == kept[-1].name
-    assert not list(finished.checkpoints.glob(".*.partial"))
+    assert not [name for folder in finished.checkpoints.glob(".*") for name in folder.iterdir()]
     for folder in kept:
         files = read_json(folder / "complete.json")["files"]
         assert set(files) == {path.name for path in folder.iterdir()} - {"complete.json"}
@@ -67,6 +72,37 @@ def test_a_checkpoint_without_its_marker_does_not_exist(finished: RunDir) -> Non
     before, newest = folders(finished)
     (newest / "complete.json").unlink()
     assert f"resumed after step {int(before.name.removeprefix('step-'))}" in train(finished)
+
+
+class OneRank:
+    """Agrees with itself."""
+
+    rank, world_size, leader = 0, 1, True
+
+    def from_leader(self, act: Callable[[], Any]) -> Any:
+        return act()
+
+    def all_agree(self, mine: bool) -> bool:
+        return mine
+
+
+@pytest.mark.parametrize("keep", [1, 2])
+@pytest.mark.parametrize("next_step", [5, 7])
+def test_a_damaged_checkpoint_does_not_take_the_place_of_a_whole_one(
+    spec_values: dict[str, Any], next_step: int, keep: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Training falls back from step 6 and is stopped soon after: what it saves then must not be pruned for it."""
+    run = prepared.new_run(spec_values)
+    for step in (4, 6):
+        save(run, step, fence(run))
+    damage(run.step_folder(6) / "common.pt")
+    context = prepared.context_of(run, "train")
+    found = find_checkpoint(context, OneRank())
+    assert found and found.complete.step == 4
+    assert "checkpoint step-000006 is damaged (common.pt); falling back" in capsys.readouterr().out
+    save(run, next_step, context.fence, keep)
+    assert whole(run) == [next_step, 4][:keep]
+    assert not run.step_folder(6).exists()
 
 
 def test_another_number_of_ranks_is_refused_by_name(finished: RunDir) -> None:

@@ -1,0 +1,95 @@
+"""Guards the run against its own past: whoever was taken over publishes nothing, and cannot take the run back."""
+
+from __future__ import annotations
+
+import pytest
+
+from hpcsft.errors import Fenced
+from hpcsft.rundir import RunDir
+from tests.attempt.made import empty_run, fence, submitted, token
+
+
+@pytest.fixture
+def run(tmp_path) -> RunDir:
+    return empty_run(tmp_path)
+
+
+def test_before_anybody_has_claimed_everybody_may_go_on(run):
+    fence(run).check()
+    assert fence(run).newest() is None and not fence(run).is_stale()
+
+
+def test_the_newest_claim_wins(run):
+    first, second = fence(run, restart=0), fence(run, restart=1)
+    first.claim()
+    first.check()
+    second.claim()
+    second.check()
+    with pytest.raises(Fenced, match=r"attempt 44_0 is not the newest any more: 44_1 has taken over"):
+        first.check()
+    assert second.newest() == token(restart=1)
+
+
+def test_an_older_restart_of_the_same_job_cannot_claim(run):
+    """A node that comes back with a rank that had not even started."""
+    fence(run, restart=2).claim()
+    for restart in (0, 1):
+        assert fence(run, restart=restart).is_stale()
+        with pytest.raises(Fenced, match=f"attempt 44_{restart} "):
+            fence(run, restart=restart).claim()
+    fence(run, restart=2).check()
+    fence(run, restart=2).claim()
+    fence(run, restart=10).claim()  # by number, not by the letters
+
+
+def test_a_job_that_was_submitted_anew_fences_off_the_older_job(run):
+    """Also before the new job has started, and whatever its number: job ids wrap around."""
+    submitted(run, ("train", "44"))
+    fence(run).claim()
+    submitted(run, ("train", "44"), ("report", "45"), ("train", "7"))
+    assert fence(run, "44", restart=3).is_stale()
+    with pytest.raises(Fenced):
+        fence(run, "44", restart=3).claim()
+    fence(run, "7").claim()
+    with pytest.raises(Fenced):
+        fence(run, "44").check()
+
+
+def test_a_job_that_starts_before_its_submission_is_written_may_claim(run):
+    """sbatch has answered, submission.json is not there yet."""
+    submitted(run, ("train", "44"))
+    fence(run, "44").claim()
+    fence(run, "46").claim()
+    with pytest.raises(Fenced):
+        fence(run, "44").check()
+
+
+def test_the_tasks_of_an_array_are_of_one_job_and_do_not_meet(run):
+    submitted(run, ("generate", "44"))
+    tasks = [fence(run, f"44_{index}", stage="generate", index=index) for index in (0, 1)]
+    for task in tasks:
+        task.claim()
+    for task in tasks:
+        task.check()
+    submitted(run, ("generate", "44"), ("generate", "50"))
+    assert tasks[0].is_stale()
+    assert not fence(run, "50_0", stage="generate").is_stale()
+
+
+def test_the_stages_of_one_driver_do_not_meet(run):
+    """Without Slurm all stages have one job id."""
+    for stage in ("preprocess", "train"):
+        fence(run, "local-9", stage=stage).claim()
+    fence(run, "local-9", restart=1, stage="train").claim()
+    fence(run, "local-9", stage="preprocess").check()
+
+
+def test_an_attempt_by_hand_takes_over_and_the_next_of_slurm_takes_it_back(run):
+    submitted(run, ("train", "44"))
+    fence(run, "44").claim()
+    fence(run, "hand-9").claim()
+    with pytest.raises(Fenced):
+        fence(run, "44").check()
+    fence(run, "44", restart=1).claim()
+    with pytest.raises(Fenced):
+        fence(run, "hand-9").check()

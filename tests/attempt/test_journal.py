@@ -1,0 +1,58 @@
+"""The journal: every attempt told apart, nothing lost to a writer that was killed."""
+
+from __future__ import annotations
+
+import pytest
+
+from hpcsft.attempt.journal import last
+from hpcsft.rundir import RunDir
+from tests.attempt.made import empty_run, journal, token
+
+
+@pytest.fixture
+def run(tmp_path) -> RunDir:
+    return empty_run(tmp_path)
+
+
+def test_rows_are_told_apart_by_attempt_and_by_submission(run):
+    for job_id, restart in (("44", 0), ("44", 1), ("50", 0)):
+        journal(run, job_id, restart).write("start", attempt=1)
+    journal(run, "44", 1).write("saved", step=3)
+    own = journal(run, "44", 1)
+    assert [row["event"] for row in own.of_attempt()] == ["start", "saved"]
+    assert [row["restart"] for row in own.of_submission()] == [0, 1, 1]
+    assert [row["job_id"] for row in own.of_attempt(token("50"))] == ["50"]
+    assert (own.num_attempts(), len(own.rows())) == (3, 4)
+
+
+def test_a_row_is_about_another_attempt_when_asked_and_leaves_out_what_is_not_known(run):
+    journal(run, "44", 1).write("end", token("44", 0), cause="preemption", status=None)
+    (row,) = journal(run).rows()
+    assert (row["restart"], row["cause"], "status" in row) == (0, "preemption", False)
+    assert row.keys() >= {"time", "event", "stage", "index", "job_id", "restart", "host"}
+
+
+def test_an_end_knows_what_all_attempts_before_it_had_committed(run):
+    """Over submissions: a resumed run that only does again what was there has made no progress."""
+    for job_id, restart, committed in (("44", 0, 0), ("44", 1, 7), ("44", 2, 7), ("50", 0, 5), ("50", 1, 9)):
+        journal(run, job_id, restart).end("preemption", committed)
+    rows = journal(run).rows()
+    assert [(row["committed_before"], row["committed"]) for row in rows] == [(0, 0), (0, 7), (7, 7), (7, 5), (7, 9)]
+
+
+def test_a_torn_line_hides_neither_its_neighbours_nor_the_journal(run):
+    own = journal(run)
+    own.write("start")
+    with open(own.file, "a") as file:
+        file.write('{"event": "sav')
+    own.write("end", cause="code", committed=0)
+    assert [row["event"] for row in own.rows()] == ["start", "end"]
+
+
+def test_the_last_row_of_a_kind(run):
+    own = journal(run)
+    for step in (1, 2):
+        own.write("saved", step=step)
+    own.write("done")
+    assert last(own.rows(), "saved")["step"] == 2
+    assert last(own.rows(), "failed") is None
