@@ -93,7 +93,7 @@ def _with_lead(plan: Plan, lead_s: int, because: str) -> Plan:
     train = plan.stage("train")
     limit_s = 60 * train.time_min
     signal_s = min(lead_s, limit_s // 2)  # a signal ahead of the start would come at once
-    warnings = list(plan.warnings)
+    warnings = [warning for warning in plan.warnings if not warning.startswith("cluster.train.time")]
     if signal_s < lead_s:
         warnings.append(
             f"cluster.train.time {train.time} is short: {because}, so that the job should be told to stop "

@@ -70,10 +70,13 @@ def append_jsonl(path: Path, *rows: Any) -> None:
         if size and os.pread(fd, 1, size - 1) != b"\n":
             text = "\n" + text  # readers skip the torn line in between
         data = text.encode("utf-8")
-        if os.write(fd, data) < len(data):
+        try:
+            if os.write(fd, data) < len(data):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+            os.fsync(fd)
+        except OSError:  # a full disk may say so only here
             os.ftruncate(fd, size)
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
-        os.fsync(fd)
+            raise
     finally:
         os.close(fd)
 

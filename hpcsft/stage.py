@@ -164,8 +164,10 @@ def _begin(context: StageContext) -> None:
     else:
         context.attempt = earlier.attempt + 1 if earlier else 1
         context.write_status("running")
-    nodes = os.environ.get("SLURM_JOB_NODELIST") if context.task.in_slurm else None
-    context.journal.write("start", attempt=context.attempt, world_size=context.task.world_size, nodes=nodes)
+    nodes = os.environ.get("SLURM_JOB_NODELIST") if context.task.token.in_slurm else None
+    done = earlier.progress.done if earlier and earlier.progress else 0
+    facts = {"attempt": context.attempt, "world_size": context.task.world_size, "nodes": nodes, "done": done}
+    context.journal.write("start", **facts)
 
 
 def _guarded(context: StageContext, body: Callable[[StageContext], None]) -> None:
@@ -202,14 +204,16 @@ def _ended_already(context: StageContext, status: StageStatus | None) -> bool:
 def _record_stop(context: StageContext, stop: Stopped) -> None:
     cause = cause_of_notice(context.task.token, context.notice.requested or "")
     step = context._progress.done if context._progress else 0
-    context.journal.write("stopped", cause=cause, step=step, signal=context.notice.requested)
-    context.write_status("stopped", stop.message, stop.hint)
+    with contextlib.suppress(OSError):  # a full disk must not make a failure of it
+        context.journal.write("stopped", cause=cause, step=step, signal=context.notice.requested)
+    with contextlib.suppress(OSError):
+        context.write_status("stopped", stop.message, stop.hint)
 
 
 def _record_failure(context: StageContext, error: BaseException) -> None:
     """Write what went wrong, unless another rank of this attempt was first: the first failure is the cause."""
     last = context.last_status()
-    if _ended_already(context, last) or context.fence.is_stale():
+    if _ended_already(context, last) or context.fence.lost(begun=bool(context.journal.of_attempt())):
         return
     if last:
         context.attempt = last.attempt if _of_this_attempt(context, last) else last.attempt + 1

@@ -37,7 +37,10 @@ def main(argv: list[str] | None = None) -> int:
     if not missing:
         print(f"nothing of {run.path} has failed or was cancelled; nothing to resume")
         return EXIT_OK
-    for job in resume_run(run, missing, arguments.overrides):
+    jobs, warnings = resume_run(run, missing, arguments.overrides)
+    for warning in warnings:
+        print(f"warning: {warning}", file=sys.stderr)
+    for job in jobs:
         print(f"{job.stage:<14} job {job.job_id}")
     return EXIT_OK
 

@@ -27,3 +27,10 @@ def context_of(run: RunDir, stage: str, index: int = 0, task: TaskIdentity = TAS
     spec = ExperimentSpec.model_validate(read_json(run.spec))
     plan = Plan.model_validate(read_json(run.plan))
     return StageContext(run, spec, plan, plan.stage(stage), index, task)
+
+
+def begun(run: RunDir, stage: str, index: int = 0, task: TaskIdentity = TASK) -> StageContext:
+    """The same after it has taken the task over from the attempts before it."""
+    context = context_of(run, stage, index, task)
+    context.fence.claim()
+    return context

@@ -65,8 +65,8 @@ RULES = {
     "hpcsft.attempt.watchdog": Rule(),  # a script of its own
     "hpcsft.cluster": Rule(f"{LOW} attempt cluster", later="submitit"),
     "hpcsft.cluster.client": Rule("errors"),
-    "hpcsft.cluster.resume": Rule(f"{LOW} attempt cluster estimate"),
-    "hpcsft.cluster.task": Rule(later="attempt.identity errors rundir"),  # unpickled by any version: its head stays empty
+    "hpcsft.cluster.resume": Rule(f"{LOW} attempt cluster estimate train.deepspeed_config"),
+    "hpcsft.cluster.task": Rule(later="attempt errors rundir submitit"),  # unpickled by any version: light
     "hpcsft.cluster.dry_run": Rule(f"{LOW} cluster estimate inputs train.deepspeed_config"),
     "hpcsft.monitor": Rule(f"{LOW} cluster monitor", "rich"),
     "hpcsft.monitor.state": Rule("errors records plan cluster.client"),  # pure

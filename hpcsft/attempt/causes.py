@@ -49,6 +49,9 @@ LOST_PEER = (
     "socket timeout",
     "wait timeout",
     "recvvalue failed",
+    "timed out waiting",
+    "pair closure",
+    "client socket has timed out",
     "nccl error",
     "ncclremoteerror",
     "ncclsystemerror",
@@ -56,6 +59,18 @@ LOST_PEER = (
     "watchdog caught collective operation timeout",
 )
 """What torch.distributed says, in lower case, when another rank has gone."""
+
+BROKEN_GPU = ("uncorrectable ecc", "fallen off the bus", "busy or unavailable", "torch sees none here")
+"""What CUDA, or our own look at it, says of a node whose GPUs are not fit for use, in lower case."""
+
+LAUNCH_FAILED_LOG = (
+    "unable to create step",
+    "task launch failed",
+    "communication connection failure",
+    "invalid job credential",
+    "expired",
+)
+"""What srun says, in lower case, when a node did not even start its tasks."""
 
 OUT_OF_MEMORY_LOG = ("oom-kill", "oom_kill", "out of memory")
 """What slurmstepd writes, in lower case, when the kernel has ended a task for its memory."""
@@ -73,16 +88,19 @@ SLURM_STATES = {
 def cause_of(error: BaseException) -> str:
     """The cause that an exception in a rank stands for."""
     name, text = type(error).__name__, str(error).lower()
-    if isinstance(error, MemoryError) or name == "OutOfMemoryError":
+    no_memory = isinstance(error, OSError) and error.errno == errno.ENOMEM
+    if isinstance(error, MemoryError) or name == "OutOfMemoryError" or no_memory or "can't allocate memory" in text:
         return "out_of_memory"
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return "disk_full"
     if isinstance(error, OSError) and error.errno in (errno.ESTALE, errno.EIO, errno.ETIMEDOUT):
         return "node_failure"  # the shared filesystem went away
+    if any(sign in text for sign in BROKEN_GPU):
+        return "node_failure"
     if isinstance(error, HpcsftError):
         return "code"
     lost_peer = isinstance(error, (RuntimeError, ConnectionError)) and any(sign in text for sign in LOST_PEER)
-    return "rank_failure" if lost_peer or name in ("DistBackendError", "DistNetworkError") else "code"
+    return "rank_failure" if lost_peer or name in ("DistBackendError", "DistNetworkError", "DistStoreError") else "code"
 
 
 class Verdict(NamedTuple):
@@ -97,7 +115,7 @@ def judge_end(rows: Sequence[Mapping[str, Any]], cause: str, told: str | None, r
     """May the task be tried again? `rows` are the journal's of one submission, with the row `end` of this attempt.
 
     `told` is what a rank said about its failure. A cause beyond its budget and `retries["no_progress"]` attempts in a
-    row that committed nothing new end the run.
+    row that kept nothing new end the run.
     """
     kind = CAUSES[cause]
     ends = [row for row in rows if row["event"] == "end"]
@@ -123,10 +141,10 @@ def _shares(cause: str, budget: str) -> bool:
 
 
 def attempts_without_progress(ends: Sequence[Mapping[str, Any]]) -> int:
-    """How many of the last attempts in a row committed nothing beyond what was there before them."""
+    """How many of the last attempts in a row kept nothing new."""
     count = 0
     for row in reversed(ends):
-        if row["committed"] > row["committed_before"]:
+        if row["progressed"]:
             break
         count += 1
     return count

@@ -20,6 +20,11 @@ class Token(Record):
     job_id: str
     restart: int
 
+    @property
+    def in_slurm(self) -> bool:
+        """Does Slurm know this job?"""
+        return self.job_id.split("_")[0].isdigit()
+
     def __str__(self) -> str:
         return f"{self.job_id}_{self.restart}"
 
@@ -61,6 +66,11 @@ class Fence:
         jobs = [job.job_id for job in submission.jobs if job.stage == self.stage] if submission else []
         mine = self.token.job_id.split("_")[0]
         return mine in jobs and jobs[-1] != mine
+
+    def lost(self, begun: bool) -> bool:
+        """Has another attempt taken over? One that has not `begun` is only too late if it is older than the newest."""
+        newest = self.newest()
+        return self.is_stale() or (begun and newest is not None and newest != self.token)
 
     def _fenced(self) -> Fenced:
         message = f"attempt {self.token} is not the newest any more: {self.newest()} has taken over"

@@ -42,11 +42,6 @@ class TaskIdentity:
         return Token(job_id=self.job_id, restart=self.restart)
 
     @property
-    def in_slurm(self) -> bool:
-        """Does Slurm know this job?"""
-        return self.job_id.split("_")[0].isdigit()
-
-    @property
     def by_hand(self) -> bool:
         """Was it started by a person, so that nothing will start it again?"""
         return self.job_id.startswith("hand-")

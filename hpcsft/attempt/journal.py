@@ -3,14 +3,14 @@
 start     an attempt began                    resumed   training goes on from `step`; `lost_steps` are done again
 notice    a signal came                       saved     a checkpoint of `step` was published
 stopped   it stopped with everything kept     failed    a rank said why it cannot go on
-end       why the attempt ended, what it had committed, and whether the task was queued again
+end       why the attempt ended, and whether it had kept anything new
 done      the task is done
 """
 
 from __future__ import annotations
 
 import socket
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hpcsft.attempt.fence import Token
@@ -31,6 +31,14 @@ class Journal:
 
     def write(self, event: str, token: Token | None = None, **facts: Any) -> None:
         """Add one line, about this attempt or about `token`."""
+        self.append(self.row(event, token, **facts))
+
+    def append(self, row: Row) -> None:
+        """Add a line that `row` has made."""
+        append_jsonl(self.file, row)
+
+    def row(self, event: str, token: Token | None = None, **facts: Any) -> Row:
+        """One line as it would be written."""
         token = token or self.token
         row = {
             "time": now(),
@@ -41,7 +49,7 @@ class Journal:
             "restart": token.restart,
             "host": socket.gethostname(),
         }
-        append_jsonl(self.file, {**row, **{key: value for key, value in facts.items() if value is not None}})
+        return {**row, **{key: value for key, value in facts.items() if value is not None}}
 
     def rows(self) -> list[Row]:
         """All lines, the oldest first."""
@@ -60,17 +68,12 @@ class Journal:
         """Attempts that have started, over all submissions."""
         return sum(row["event"] == "start" for row in self.rows())
 
-    def end(self, cause: str, committed: int, token: Token | None = None, **facts: Any) -> None:
-        """Say why an attempt ended and how much was committed by then (steps, or items of the stage)."""
-        before = max((row["committed"] for row in self.rows() if row["event"] == "end"), default=0)
-        self.write("end", token, cause=cause, committed=committed, committed_before=before, **facts)
-
 
 def all_rows(run: RunDir, stage: str) -> list[Row]:
     """The journals of all tasks of a stage."""
     return [row for file in sorted(run.attempts.glob(f"{stage}*.jsonl")) for row in read_jsonl(file)]
 
 
-def last(rows: list[Row], event: str) -> Row | None:
+def last(rows: Sequence[Row], event: str) -> Row | None:
     """The newest line of one kind."""
     return next((row for row in reversed(rows) if row["event"] == event), None)

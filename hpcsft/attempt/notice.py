@@ -16,6 +16,9 @@ from typing import Any
 
 ASKING = (signal.SIGTERM, signal.SIGUSR2)
 
+came_before: list[int] = []
+"""Signals that a task has received before its stage could listen."""
+
 
 class Notice:
     """Was this process asked to stop, and by what? As a context manager it installs the handlers."""
@@ -46,8 +49,9 @@ class Notice:
         for number in ASKING:
             self._previous[number] = signal.signal(number, _do_nothing)
             signal.siginterrupt(number, False)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, ASKING)  # the task may have kept back what came before
         self._previous[signal.SIGCONT] = signal.signal(signal.SIGCONT, signal.SIG_IGN)
+        for number in came_before:
+            self.request(signal.Signals(number).name)
         threading.Thread(target=self._read, args=(reader,), name="notice", daemon=True).start()
         return self
 

@@ -211,11 +211,7 @@ class Watchdog:
             pass
 
     def _forget_hang(self) -> None:
-        """Remove the record of the hang unless another rank has replaced it by its own."""
-        with open(self.hang_file, encoding="utf-8") as file:
-            mine = json.load(file)["rank"] == self.rank
-        if mine:
-            os.unlink(self.hang_file)
+        os.unlink(self.hang_file)
 
     def _record_due(self) -> bool:
         if self.num_beats == self.recorded_beats or not self.written.is_set():

@@ -18,6 +18,7 @@ TERMINAL = (
     "CANCELLED",
     "TIMEOUT",
     "NODE_FAIL",
+    "PREEMPTED",
     "OUT_OF_MEMORY",
     "BOOT_FAIL",
     "DEADLINE",
@@ -37,7 +38,7 @@ class QueueEntry(NamedTuple):
 
     @property
     def alive(self) -> bool:
-        """Does Slurm still hold the job? PREEMPTED and REQUEUED are not the end of it."""
+        """Does Slurm still hold the job? REQUEUED is not the end of it."""
         return self.state not in TERMINAL
 
 
@@ -68,6 +69,8 @@ class JobFacts(NamedTuple):
     """When its time limit ends it; in local time, without a zone."""
     used_up: bool
     """Has it run for as long as its time limit allows?"""
+    restarts: int
+    """How often Slurm has put it back into the queue."""
 
     @property
     def running(self) -> bool:
@@ -94,6 +97,7 @@ def parse_job(output: str) -> JobFacts:
         preempted=_time(fields.get("PreemptTime", "")) is not None,
         end_time=_time(fields.get("EndTime", "")),
         used_up=run is not None and limit is not None and run >= limit - 1,
+        restarts=int(fields.get("Restarts") or 0),
     )
 
 

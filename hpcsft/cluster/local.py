@@ -120,8 +120,9 @@ def _run_task(run: RunDir, spec: ExperimentSpec, stage: StagePlan, index: int) -
 
 
 def _run_attempt(run: RunDir, spec: ExperimentSpec, stage: StagePlan, index: int, job_id: str, restart: int) -> int:
-    """Run all ranks of one attempt through submitit; returns 0, or what the launcher's exit status was."""
+    """Run all ranks of one attempt through submitit; returns 1 if one raised an error, else 0."""
     import submitit
+    from submitit.core.utils import FailedJobError
 
     os.environ.update(HPCSFT_JOB_ID=job_id, HPCSFT_RESTART=str(restart))
     executor = submitit.LocalExecutor(folder=run.submitit / stage.name)
@@ -134,7 +135,10 @@ def _run_attempt(run: RunDir, spec: ExperimentSpec, stage: StagePlan, index: int
     job = executor.submit(StageTask(str(run.code), str(run.path), stage.name, str(index)))
     while not job.done():
         time.sleep(POLL_INTERVAL_S)
-    return job._process.wait()
+    job._process.wait()  # 0 whatever became of the ranks
+    ranks = [job.task(rank) for rank in range(stage.tasks_per_node)]
+    ended = [rank for rank in ranks if rank.paths.result_pickle.exists()]  # who was killed leaves none
+    return int(any(isinstance(rank.exception(), FailedJobError) for rank in ended))
 
 
 if __name__ == "__main__":

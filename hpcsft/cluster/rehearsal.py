@@ -6,6 +6,7 @@ by `scontrol requeue`, which ends it as a preemption without grace does. Afterwa
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Sequence
 from datetime import datetime
@@ -15,7 +16,7 @@ from hpcsft.attempt.fence import Token
 from hpcsft.attempt.journal import Journal, Row, last
 from hpcsft.cluster import client
 from hpcsft.cluster.submit import cancel_run, cluster_kind, submit_experiment
-from hpcsft.errors import HpcsftError, StageError
+from hpcsft.errors import ClusterError, HpcsftError, StageError
 from hpcsft.plan import make_plan
 from hpcsft.records import Record, read_jsonl
 from hpcsft.rundir import RunDir
@@ -102,12 +103,15 @@ def _new_steps(run: RunDir, job_id: str, restart: int) -> int:
 
 def _wait(run: RunDir, job_id: str, condition: Callable[[], bool]) -> None:
     """Wait until `condition` holds; StageError if the run ends before."""
+    facts, ended = None, False
     while not condition():
         for status in run.read_statuses():
             if status.state == "failed":
                 raise StageError(f"{status.stage} failed: {status.message}", status.hint or f"see {run.path}/logs")
-        facts = client.query_job(job_id)
-        if facts is None or facts.state in client.TERMINAL:
+        with contextlib.suppress(ClusterError):  # a busy controller is asked again
+            facts = client.query_job(job_id)
+            ended = facts is None or facts.state in client.TERMINAL
+        if ended:
             raise StageError(f"job {job_id} ended as {facts.state if facts else 'unknown'}", f"see {run.path}/submitit")
         time.sleep(POLL_INTERVAL_S)
 

@@ -13,10 +13,15 @@ from hpcsft.plan import Plan, make_plan
 from hpcsft.records import SubmittedStage, read_json, read_jsonl, write_json
 from hpcsft.rundir import RunDir
 from hpcsft.spec import ExperimentSpec, load_spec
+from hpcsft.train.deepspeed_config import why_impossible
 
 
-def resume_run(run: RunDir, stages: Sequence[str], overrides: Sequence[str] = ()) -> list[SubmittedStage]:
-    """Submit `stages` once more; the others are done. `overrides` may change the `cluster` section.
+def resume_run(
+    run: RunDir, stages: Sequence[str], overrides: Sequence[str] = ()
+) -> tuple[list[SubmittedStage], list[str]]:
+    """Submit `stages` once more; the others are done. Returns their jobs, and what the plan warns of.
+
+    `overrides` may change the `cluster` section.
 
     What is left of their earlier jobs is cancelled first, so that no two attempts meet.
     """
@@ -30,7 +35,7 @@ def resume_run(run: RunDir, stages: Sequence[str], overrides: Sequence[str] = ()
     if submission and submission.cluster == "slurm":
         client.cancel_jobs([job.job_id for job in submission.jobs if job.stage in stages])
     run.cancelled.unlink(missing_ok=True)
-    return submit_stages(spec, plan, run, stages, done=set(plan.stage_names) - set(stages))
+    return submit_stages(spec, plan, run, stages, done=set(plan.stage_names) - set(stages)), plan.warnings
 
 
 def _change(run: RunDir, plan: Plan, stages: Sequence[str], overrides: Sequence[str]) -> tuple[ExperimentSpec, Plan]:
@@ -46,6 +51,8 @@ def _change(run: RunDir, plan: Plan, stages: Sequence[str], overrides: Sequence[
     merged = new.model_copy(
         update={"digest": plan.digest, "stages": [new.stage(s.name) if s.name in stages else s for s in plan.stages]}
     )
+    if merged.stage("train").world_size != plan.stage("train").world_size and (reason := why_impossible(spec)):
+        raise SpecError("--set", [Problem("", f"training cannot go on with another number of ranks: {reason}")])
     for stage in merged.stages:
         if stage.tasks != plan.stage(stage.name).tasks:  # its parts are others now, and none of them is done
             for file in run.status.glob(f"{stage.name}*.json"):

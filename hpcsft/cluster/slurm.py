@@ -29,11 +29,8 @@ def slurm_here() -> bool:
 
 def sbatch_parameters(spec: ExperimentSpec, run: RunDir, stage: StagePlan, after: Sequence[str]) -> dict[str, Any]:
     """submitit's parameters for one stage that waits for the jobs `after`."""
-    wanted = {"requeue": True, **spec.cluster.sbatch}
-    if wanted["requeue"] is False:
-        wanted["no-requeue"] = True
-    extra: dict[str, Any] = {key: value for key, value in wanted.items() if value is not False}
-    extra.update({"chdir": str(run.code), "comment": f"hpcsft:{run.path.name}:{stage.name}"})
+    extra: dict[str, Any] = {key: value for key, value in spec.cluster.sbatch.items() if value is not False}
+    extra.update({"requeue": True, "chdir": str(run.code), "comment": f"hpcsft:{run.path.name}:{stage.name}"})
     if after:
         extra["dependency"] = "afterok:" + ":".join(after)
         extra["kill-on-invalid-dep"] = "yes"
@@ -52,7 +49,7 @@ def sbatch_parameters(spec: ExperimentSpec, run: RunDir, stage: StagePlan, after
         "mem": f"{round(stage.mem_gb * 1024)}M" if stage.mem_gb else None,
         "array_parallelism": spec.cluster.array_parallelism,
         "signal_delay_s": stage.signal_s,
-        "setup": [KEEP_SHELL, *spec.cluster.setup, *exports],
+        "setup": [*spec.cluster.setup, *exports, *_before_srun(run)],
         "teardown": _after_srun(run, stage),
         "srun_args": ["--kill-on-bad-exit=1", *_srun_cpus(stage)],
         "additional_parameters": extra,
@@ -60,10 +57,15 @@ def sbatch_parameters(spec: ExperimentSpec, run: RunDir, stage: StagePlan, after
     return {key: value for key, value in parameters.items() if value is not None} | {"wckey": None}
 
 
+def _before_srun(run: RunDir) -> list[str]:
+    """Whatever the user's setup did: this shell lives on, and the code is the run's own."""
+    return [f"cd {shlex.quote(str(run.code))}", "set +e", KEEP_SHELL]
+
+
 def _after_srun(run: RunDir, stage: StagePlan) -> list[str]:
     """The end of the batch script: what the end of srun means, and whether the job goes back into the queue."""
-    outcome = f"{shlex.quote(sys.executable)} -m hpcsft.attempt.outcome {shlex.quote(str(run.path))} {stage.name}"
-    return ["status=$?", f"{outcome} $status", "exit $?"]
+    judge = f"{shlex.quote(sys.executable)} -m hpcsft.attempt.after_srun {shlex.quote(str(run.path))} {stage.name}"
+    return ["status=$?", f"{judge} $status", "exit $?"]
 
 
 def _srun_cpus(stage: StagePlan) -> list[str]:

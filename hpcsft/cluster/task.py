@@ -13,8 +13,6 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-ASKING = (signal.SIGTERM, signal.SIGUSR2)
-
 
 @dataclass(frozen=True)
 class StageTask:
@@ -26,13 +24,19 @@ class StageTask:
     index: str
 
     def __call__(self) -> None:
-        signal.pthread_sigmask(
-            signal.SIG_BLOCK, ASKING
-        )  # kept until the stage listens: submitit's handlers must not act
+        came: list[int] = []
+        for number in (signal.SIGTERM, signal.SIGUSR2):  # submitit's own handlers would requeue, or fail, on their own
+            signal.signal(number, lambda number, frame: came.append(number))
+        import submitit
+
+        from hpcsft.attempt import notice
         from hpcsft.attempt.identity import TaskIdentity
         from hpcsft.errors import EXIT_STOPPED
         from hpcsft.rundir import RunDir
 
+        notice.came_before = came
+        result = submitit.JobEnvironment().paths.result_pickle  # what a killed attempt left would fail this one
+        result.with_suffix(f"{result.suffix}.save_tmp").unlink(missing_ok=True)
         task = TaskIdentity.from_environment()
         folder = RunDir(self.run_dir).log_folder(self.stage, task.job_id, task.restart)
         folder.mkdir(parents=True, exist_ok=True)
@@ -45,7 +49,7 @@ class StageTask:
             if leave.code not in (None, 0, EXIT_STOPPED):  # what was stopped has failed at nothing
                 raise RuntimeError(f"stage {self.stage} failed; its log is {folder}/{task.rank}.err") from None
         finally:
-            for number in ASKING:
+            for number in (signal.SIGTERM, signal.SIGUSR2):
                 signal.signal(number, signal.SIG_IGN)
 
 

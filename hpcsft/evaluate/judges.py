@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor, as_completed
 from typing import Any, Protocol
 
 from hpcsft.errors import StageError
@@ -94,17 +94,27 @@ class OpenAIJudge:
         """Verdicts as they come, max_concurrency requests at once. What the endpoint refuses has no verdict."""
         with ThreadPoolExecutor(self.spec.max_concurrency) as pool:
             asked = {pool.submit(self._ask, pair): pair for pair in pairs}
+            failed: Exception | None = None
             try:
                 for future in as_completed(asked):
-                    yield asked[future], self._verdict(future)
-            except self.failure as error:
-                raise StageError(f"the judge {self.spec.model} does not answer: {error}", KEPT) from None
-            except (AttributeError, IndexError, TypeError, ValueError) as error:
-                message = f"the judge {self.spec.model} answers in no form of OpenAI's API: {error}"
-                raise StageError(message, f"is evaluate.judge.base_url right? {KEPT}") from None
+                    try:
+                        verdict = self._verdict(future)
+                    except CancelledError:
+                        continue
+                    except (self.failure, AttributeError, IndexError, TypeError, ValueError) as error:
+                        failed = failed or error
+                        for other in asked:
+                            other.cancel()
+                        continue  # what is being answered has been paid for
+                    yield asked[future], verdict
             finally:
                 for future in asked:
                     future.cancel()
+        if isinstance(failed, self.failure):
+            raise StageError(f"the judge {self.spec.model} does not answer: {failed}", KEPT)
+        if failed:
+            message = f"the judge {self.spec.model} answers in no form of OpenAI's API: {failed}"
+            raise StageError(message, f"is evaluate.judge.base_url right? {KEPT}")
 
     def _verdict(self, future: Future[str]) -> Verdict:
         try:

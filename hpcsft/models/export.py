@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 from collections.abc import Callable
@@ -45,7 +46,7 @@ def write_model(
 ) -> None:
     """Write config, safetensors and tokenizer to `folder` in one step: it exists only once it is whole.
 
-    `attempt` names the writer, `before_publish` may still raise; what other attempts have left unfinished is removed.
+    A folder that is there stays as it is. `attempt` names the writer, `before_publish` may still raise; what other attempts have left unfinished is removed.
     """
     for leftover in folder.parent.glob(f".{folder.name}.*.partial"):
         shutil.rmtree(leftover, ignore_errors=True)
@@ -58,6 +59,10 @@ def write_model(
             os.fsync(stream.fileno())
     fsync_folder(partial)
     before_publish()
-    shutil.rmtree(folder, ignore_errors=True)
-    os.rename(partial, folder)
+    try:
+        os.rename(partial, folder)
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+            raise
+        shutil.rmtree(partial)  # another attempt was quicker: the same bits
     fsync_folder(folder.parent)

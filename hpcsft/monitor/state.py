@@ -158,7 +158,6 @@ def _task_state(
             "PENDING",
             "REQUEUED",
             "REQUEUE_HOLD",
-            "PREEMPTED",
             "SUSPENDED",
         )
         if entry is None and status and spoke and status.state == "failed":

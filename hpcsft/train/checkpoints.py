@@ -67,10 +67,9 @@ class Checkpointer:
         needs: list[Any] = [None] * self.ranks.world_size
         dist.all_gather_object(needs, (socket.gethostname(), mine))
         here = sum(num_bytes for host, num_bytes in needs if host == socket.gethostname())
-        self.background = self.ranks.all_agree(fits(here))
-        if self.background:
-            self.writer.reserve(mine)
-        else:
+        ready = fits(here) and not _attempt(lambda: self.writer.reserve(mine))
+        self.background = self.ranks.all_agree(ready)
+        if not self.background:
             self._tell(f"no room for a copy of {here / 2**30:.1f} GiB on every host: checkpoints hold training up")
 
     def save(self, step: int, background: bool) -> None:
@@ -153,6 +152,8 @@ def find_checkpoint(context: StageContext, ranks: Ranks) -> Found | None:
         bad = commit.damaged(Path(name), complete, mine)
         if ranks.all_agree(not bad):
             return Found(Path(name), complete)
+        if ranks.leader:
+            commit.distrust(Path(name))
         told = [f"checkpoint {Path(name).name} is damaged ({', '.join(bad)})"] if bad else []
         context.say("; ".join([*told, "falling back to the checkpoint before"]))
     return None

@@ -11,6 +11,8 @@ that was fenced off between its last check and its rename then fails, because th
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -29,6 +31,8 @@ STAGING = ".staging-"
 REPLACED = ".replaced-"
 CONVERTED = ".universal-"
 BLOCK_BYTES = 1 << 20
+BROKEN = (errno.ENOENT, errno.ENOTDIR, errno.EIO)
+"""What a file that is missing or sits on a bad block is refused with."""
 
 
 class FileFacts(Record):
@@ -65,8 +69,8 @@ def staging_folder(run: RunDir, attempt: str, step: int) -> Path:
 
 
 def open_staging(folder: Path) -> None:
-    """An empty folder to write into."""
-    shutil.rmtree(folder, ignore_errors=True)
+    """An empty folder to write into. What a save before it left there goes: it may be what fills the disk."""
+    shutil.rmtree(folder.parent, ignore_errors=True)
     folder.mkdir(mode=0o700, parents=True)
 
 
@@ -74,6 +78,8 @@ def clear_staging(run: RunDir) -> None:
     """Remove what other attempts were writing: a new attempt calls it once, right after it has claimed the run."""
     for leftover in [*run.checkpoints.glob(f"{STAGING}*"), *run.checkpoints.glob(f"{REPLACED}*")]:
         shutil.rmtree(leftover, ignore_errors=True)
+    for leftover in run.checkpoints.glob(".latest.*.tmp"):
+        leftover.unlink(missing_ok=True)
 
 
 def publish(
@@ -95,7 +101,10 @@ def publish(
     write_json(staged / COMPLETE, complete.signed())
     fsync_folder(staged)
     fence.check()
-    if final.exists():  # only a damaged one is ever written again
+    if final.exists():
+        if read_marker(final):  # the same step, by another attempt: the same bits
+            shutil.rmtree(staged)
+            return
         os.rename(final, run.checkpoints / f"{REPLACED}{final.name}")
     os.rename(staged, final)
     fsync_folder(run.checkpoints)
@@ -105,12 +114,18 @@ def publish(
 def prune(run: RunDir, keep: int, fence: Fence) -> None:
     """Remove all but the newest `keep` checkpoints, and those that a newer one has replaced."""
     fence.check()
-    for folder, _ in published(run)[keep:]:
+    for folder, _ in reversed(published(run)[keep:]):  # the oldest first
         (folder / COMPLETE).unlink()  # first the marker, so that half a removal is no checkpoint
         shutil.rmtree(folder, ignore_errors=True)
     passing = [folder for prefix in (REPLACED, CONVERTED) for folder in run.checkpoints.glob(f"{prefix}*")]
     for leftover in [*passing, *torn(run)]:
         shutil.rmtree(leftover, ignore_errors=True)
+
+
+def distrust(folder: Path) -> None:
+    """Take back the marker of a damaged checkpoint: it counts for nothing any more, and goes at the next save."""
+    with contextlib.suppress(OSError):
+        os.rename(folder / COMPLETE, folder / f"damaged-{COMPLETE}")
 
 
 def torn(run: RunDir) -> list[Path]:
@@ -129,8 +144,10 @@ def read_marker(folder: Path) -> Complete | None:
     """complete.json of `folder`; None if it is missing or damaged."""
     try:
         complete = Complete.model_validate(read_json(folder / COMPLETE))
-    except (OSError, ValueError, ValidationError):
+    except (ValueError, ValidationError):
         return None
+    except OSError as error:
+        return _unreadable(error)
     return complete if complete.digest == complete.signed().digest else None
 
 
@@ -140,12 +157,18 @@ def damaged(folder: Path, complete: Complete, names: Iterable[str]) -> list[str]
 
 
 def file_facts(path: Path) -> FileFacts | None:
-    """Size and checksum of a file; None if it cannot be read."""
+    """Size and checksum of a file; None if it cannot be read. Raises OSError when the filesystem itself is away."""
     digest = hashlib.sha256()
     try:
         with open(path, "rb") as file:
             while block := file.read(BLOCK_BYTES):
                 digest.update(block)
             return FileFacts(size_bytes=file.tell(), sha256=digest.hexdigest())
-    except OSError:
-        return None
+    except OSError as error:
+        return _unreadable(error)
+
+
+def _unreadable(error: OSError) -> None:
+    """A file that is missing or broken is damage; a shared filesystem that is away says nothing about the file."""
+    if error.errno not in BROKEN:
+        raise error

@@ -8,6 +8,12 @@ from hpcsft.spec import ExperimentSpec
 
 NEVER_PRINT = 10**9
 
+UNCONVERTIBLE = {
+    "round_robin_gradients": "DeepSpeed mixes up parameters when it converts states kept in round-robin order",
+    "elastic_checkpoint": "DeepSpeed cannot convert states saved in the elastic layout",
+}
+"""Settings of `train.deepspeed.zero_optimization` with which ZeRO 1 and 2 are bound to their number of ranks."""
+
 
 def deepspeed_config(spec: ExperimentSpec, accumulation_steps: int, on_gpu: bool) -> dict[str, Any]:
     """The configuration for deepspeed.initialize, with `train.deepspeed` merged over what follows from the spec."""
@@ -48,3 +54,13 @@ def merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
         both = isinstance(value, dict) and isinstance(merged.get(key), dict)
         merged[key] = merge(merged[key], value) if both else value
     return merged
+
+
+def why_impossible(spec: ExperimentSpec) -> str | None:
+    """Why a run of this spec cannot go on with another number of ranks; None if it can."""
+    zero = spec.train.deepspeed.get("zero_optimization", {})
+    if spec.train.zero_stage in (1, 2):
+        for key, reason in UNCONVERTIBLE.items():
+            if zero.get(key):
+                return f"{reason} (train.deepspeed.zero_optimization.{key})"
+    return None

@@ -84,8 +84,9 @@ def start_ranks(context: StageContext, on_gpu: bool) -> Ranks:
 
     task = context.task
     if on_gpu:
-        torch.cuda.set_device(task.local_rank)
-        device = torch.device("cuda", task.local_rank)
+        own = task.local_rank % torch.cuda.device_count()  # 0 where Slurm shows every task its own GPU only
+        torch.cuda.set_device(own)
+        device = torch.device("cuda", own)
     else:
         device = torch.device("cpu")
         threads = context.stage.cpus_per_task or len(os.sched_getaffinity(0)) // context.stage.tasks_per_node

@@ -5,18 +5,18 @@ from __future__ import annotations
 from typing import Any
 
 import deepspeed
-import torch
 import transformers
 
 from hpcsft.models.load import load_model
 from hpcsft.spec import ExperimentSpec
 from hpcsft.train.deepspeed_config import deepspeed_config
 from hpcsft.train.distributed import Ranks
+from hpcsft.train.randomness import seed_anew
 
 
 def build_engine(spec: ExperimentSpec, ranks: Ranks, accumulation_steps: int, total_steps: int, on_gpu: bool) -> Any:
     """The engine that all ranks train with; every rank's random numbers start from the seed and its rank."""
-    torch.manual_seed(spec.seed + ranks.rank)
+    seed_anew(spec.seed + ranks.rank)
     model = load_model(spec.model.path, spec.model.dtype, spec.model.attention)
     if spec.model.gradient_checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})

@@ -45,6 +45,8 @@ class EpochEnd:
                 return False
             self._tell_loss(epoch, step, loss)
         if epoch and not self.ranks.from_leader(lambda: run.epoch_model(epoch).exists()):
+            if asked_to_stop():
+                return False
             self.heartbeat.beat("export", step)
             self._export(epoch)
         return True

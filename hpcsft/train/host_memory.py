@@ -30,12 +30,13 @@ class HostMemory:
     def __init__(self) -> None:
         self._mappings: list[_Mapping] = []
         self._touching: threading.Thread | None = None
+        self._device = torch.cuda.current_device() if torch.cuda.is_available() else None
 
     def reserve(self, num_bytes: int) -> None:
         """Map `num_bytes` and touch them in the background, so that the first save finds them ready."""
         mapping = _Mapping(num_bytes)
         self._mappings.append(mapping)
-        self._touching = threading.Thread(target=mapping.touch, name="touch-host-memory")
+        self._touching = threading.Thread(target=mapping.touch, args=(self._device,), name="touch-host-memory")
         self._touching.start()
 
     def release_all(self) -> None:
@@ -55,6 +56,7 @@ class HostMemory:
         mapping = next((mapping for mapping in self._mappings if mapping.free_bytes >= total), None)
         if mapping is None:
             mapping = _Mapping(total)
+            mapping.pin(self._device)
             self._mappings.append(mapping)
         return [mapping.cut(size) for size in sizes]
 
@@ -66,16 +68,22 @@ class _Mapping:
         self._memory = mmap.mmap(-1, max(num_bytes, 1), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         self._address = torch.frombuffer(self._memory, dtype=torch.uint8).data_ptr()
         self.used_bytes = 0
-        if torch.cuda.is_available():  # a refusal costs speed only: the copies wait for one another then
-            torch.cuda.cudart().cudaHostRegister(self._address, len(self._memory), 0)
 
     @property
     def free_bytes(self) -> int:
         return len(self._memory) - self.used_bytes
 
-    def touch(self) -> None:
+    def touch(self, device: int | None) -> None:
+        """In a thread of its own, which must be told the rank's GPU."""
         lower_priority()
         ctypes.memset(self._address, 0, len(self._memory))  # releases the GIL
+        self.pin(device)
+
+    def pin(self, device: int | None) -> None:
+        """Page-lock it. A refusal costs speed only: the copies wait for one another then."""
+        if device is not None:
+            torch.cuda.set_device(device)
+            torch.cuda.cudart().cudaHostRegister(self._address, len(self._memory), 0)
 
     def cut(self, num_bytes: int) -> torch.Tensor:
         if num_bytes == 0:

@@ -166,6 +166,8 @@ class Trainer:
 
     def _finish_epoch(self, step: int) -> None:
         epoch, rest = divmod(step, self.order.steps_per_epoch)
+        if rest == 0 and self.checkpoints.pending:
+            self.checkpoints.publish()  # nothing is lost then, whatever comes during validation and export
         if rest == 0 and not self.epoch_end.finish(epoch, step, lambda: self._agree()[0].stop):
             self._stop(step)
 
@@ -176,9 +178,11 @@ class Trainer:
             self.checkpoints.publish()
         if step and self.checkpoints.newest != step:
             self.checkpoints.save(step, background=False)
+        told = "" if self.checkpoints.newest == step else ", which could not be saved"
         self.ranks.barrier()
         dist.destroy_process_group()
-        raise Stopped(f"stopped after step {step}: {self.context.notice.requested or 'another rank was asked to'}")
+        by = self.context.notice.requested or "another rank was asked to"
+        raise Stopped(f"stopped after step {step}{told}: {by}")
 
     def _agree(self, saved_at_s: float = math.inf, loss_sum: float = 0.0) -> tuple[Boundary, float]:
         """The boundary that all ranks see alike, and `loss_sum` summed over them: one all-reduce for everything."""

@@ -23,7 +23,7 @@ class TimeLimit:
 
     def __init__(self, task: TaskIdentity):
         self.task = task
-        self.end = self._ask() if task.in_slurm else None
+        self.end = self._ask() if task.token.in_slurm else None
         self.longest_step_s = 0.0
         self.most_s = self._remaining_s() / 2 if self.end else 0.0
         """However long a save takes, half of the job's time is for training."""

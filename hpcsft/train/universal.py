@@ -18,19 +18,13 @@ import torch
 from deepspeed.checkpoint import constants
 
 from hpcsft.errors import StageError, Stopped
-from hpcsft.spec import ExperimentSpec
 from hpcsft.stage import StageContext
 from hpcsft.train.commit import CONVERTED, Complete
 from hpcsft.train.conversion import Conversion, mapped_files
+from hpcsft.train.deepspeed_config import why_impossible
 from hpcsft.train.distributed import Ranks
 
 Beat = Callable[[str, int], None]
-
-UNCONVERTIBLE = {
-    "round_robin_gradients": "DeepSpeed mixes up parameters when it converts states kept in round-robin order",
-    "elastic_checkpoint": "DeepSpeed cannot convert states saved in the elastic layout",
-}
-"""Settings of `train.deepspeed.zero_optimization` with which ZeRO 1 and 2 are bound to their number of ranks."""
 
 
 def client_state(engine: Any, zero_stage: int) -> dict[str, Any]:
@@ -40,16 +34,6 @@ def client_state(engine: Any, zero_stage: int) -> dict[str, Any]:
         return {}
     version = {constants.UNIVERSAL_CHECKPOINT_VERSION_KEY: constants.UNIVERSAL_CHECKPOINT_VERSION_VALUE}
     return {constants.UNIVERSAL_CHECKPOINT_INFO: version}
-
-
-def why_impossible(spec: ExperimentSpec) -> str | None:
-    """Why a run of this spec cannot go on with another number of ranks; None if it can."""
-    zero = spec.train.deepspeed.get("zero_optimization", {})
-    if spec.train.zero_stage in (1, 2):
-        for key, reason in UNCONVERTIBLE.items():
-            if zero.get(key):
-                return f"{reason} (train.deepspeed.zero_optimization.{key})"
-    return None
 
 
 def load(

@@ -101,9 +101,8 @@ class Controller(Fault):
 
     def inject(self, live: LiveRun) -> None:
         how, what = self.variant.split("+")
-        if what == "preempt":
-            live.urgent_job()
-            time.sleep(live.rng.uniform(0, 1))
+        urgent = live.urgent_job() if what == "preempt" else None
+        time.sleep(live.rng.uniform(0, 1))
         with live.watch.allowing(NO_SLURM):
             (live.cluster.freeze if how == "freeze" else live.cluster.stop)("slurmctld")
             if what == "kill":
@@ -111,6 +110,8 @@ class Controller(Fault):
             time.sleep(live.rng.uniform(10, 20))
             (live.cluster.thaw if how == "freeze" else live.cluster.start)("slurmctld")
             live.cluster.wait_for("the controller", lambda: _answers(live), 60)
+        if urgent:
+            live.wait_urgent(urgent)
 
 
 def _answers(live: LiveRun) -> bool:

@@ -39,6 +39,8 @@ class Fault:
     """Intervals that may be lost in addition, because the newest checkpoint is gone."""
     steps = 0
     """Steps that the run may do while the fault lasts."""
+    whole_step: int | None = None
+    """Step of the newest checkpoint that the fault left whole; None: it damaged none."""
     acted_s = 0.0
     """When the harm was done, on the clock of time.time()."""
 
@@ -83,6 +85,7 @@ class Corrupt(Fault):
         kill_rank(live)
         live.wait_for("the end of all ranks", lambda: not live.ranks() or live.attempt() != attempt)
         published = live.follower.published_steps()
+        self.whole_step = published[1] if len(published) > 1 else 0
         if not published:
             return
         folder = live.run.step_folder(published[0])
@@ -136,8 +139,7 @@ class Cancel(Fault):
         if self.variant == "saving":
             live.wait_for("a save", live.follower.saving, poll_s=0.003)
         if self.variant == "pending":
-            urgent = live.urgent_job()
-            live.cluster.wait_job(urgent, "COMPLETED", 90)
+            live.cluster.wait_job(live.urgent_job(), "COMPLETED", 90)
             live.cluster.wait_for("a pending job", lambda: _states(live) <= {"PENDING"}, 60)
 
     def inject(self, live: LiveRun) -> None:

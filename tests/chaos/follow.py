@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 import threading
+import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from hpcsft.records import read_jsonl
@@ -13,6 +15,8 @@ from hpcsft.rundir import RunDir
 
 POLL_S = 0.04
 TAIL_BYTES = 4096
+FRESH_S = 2.0
+"""A folder of a save that failed may stay for longer."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +33,7 @@ class Resumption:
     told_lost: int
     """What the run itself says was lost."""
     saved: int
-    """Newest step that had been published."""
+    """Step of the checkpoint that was published, or loaded, last."""
     noticed: bool
     """Had the attempt before it been asked to stop?"""
 
@@ -79,8 +83,10 @@ class Follower:
         return sorted((int(name.removeprefix("step-")) for name in names), reverse=True)
 
     def saving(self) -> bool:
-        """Is a checkpoint being written?"""
-        return any(self.run.checkpoints.glob(".staging-*/*"))
+        """Is the newest attempt writing a checkpoint?"""
+        newest = self.events("start")[-1]
+        staging = self.run.checkpoints / f".staging-{newest['job_id']}_{newest['restart']}"
+        return any(_age_s(folder) < FRESH_S for folder in staging.glob("step-*"))
 
     def _loop(self) -> None:
         while not self._closed.wait(POLL_S):
@@ -114,10 +120,17 @@ class Follower:
         mine = (row["job_id"], row["restart"])
         previous = next((attempt for attempt in reversed(attempts) if attempt != mine), None)
         noticed = any(one["event"] == "notice" and (one["job_id"], one["restart"]) == previous for one in earlier)
-        saved = max((one["step"] for one in earlier if one["event"] == "saved"), default=0)
+        saved = next((one["step"] for one in reversed(earlier) if one["event"] in ("saved", "resumed")), 0)
         return Resumption(
             *mine, row["time"], row["step"], max(self._before, row["step"]), row.get("lost_steps", 0), saved, noticed
         )
+
+
+def _age_s(path: Path) -> float:
+    try:
+        return time.time() - path.stat().st_mtime
+    except FileNotFoundError:  # published
+        return float("inf")
 
 
 def last_row(path: os.PathLike[str]) -> dict[str, Any] | None:

@@ -36,10 +36,11 @@ class Record:
 
 def inject_all(live: LiveRun, faults: Sequence[Fault], told: Callable[[Record], None]) -> list[Record]:
     """Inject `faults` one by one; `told` hears of each when it is over. ChaosError when the run does not go on."""
-    live.wait_for("the first steps", lambda: live.follower.step >= START_STEPS, 300)
-    records = []
+    live.wait_for("the first steps", lambda: live.follower.step >= START_STEPS)
+    live.judged = len(live.follower.resumptions)
+    records: list[Record] = []
     for number, fault in enumerate(faults, 1):
-        live.wait_healthy()
+        live.wait_for("four healthy nodes", live.mend_nodes)
         live.wait_steps(live.rng.randint(*GAP_STEPS))
         records.append(_inject(live, fault, number))
         told(records[-1])
@@ -59,6 +60,7 @@ def finish(live: LiveRun, timeout_s: float = 900.0) -> None:
 def _inject(live: LiveRun, fault: Fault, number: int) -> Record:
     fault.prepare(live)
     known, heard = len(live.follower.resumptions), (len(live.problems), len(live.watch.problems))
+    judged = live.judged  # an attempt between two faults is judged with the second
     record = Record(number, fault.name, live.follower.step)
     fault.acted_s = time.time()
     try:
@@ -70,7 +72,8 @@ def _inject(live: LiveRun, fault: Fault, number: int) -> Record:
         record.back_s = _seconds(live.follower.step_time) - fault.acted_s
     except (ChaosError, RuntimeError, TimeoutError) as error:
         live.complain(f"fault {number}, {fault.name}: {error}")
-    resumptions = live.follower.resumptions[known:]
+    resumptions = live.follower.resumptions[judged:]
+    live.judged += len(resumptions)
     record.attempts = len(resumptions)
     for resumption in resumptions:
         record.lost += resumption.lost
@@ -98,6 +101,9 @@ def _judge(live: LiveRun, fault: Fault, resumption: Resumption, record: Record) 
         live.complain(f"{where}: the ranks before it noticed nothing")
     if resumption.lost > allowed:
         live.complain(f"{where} lost {resumption.lost} steps; allowed {allowed}, last save {resumption.saved}")
+    whole = resumption.saved if fault.whole_step is None else fault.whole_step
+    if resumption.step < whole:
+        live.complain(f"{where} went on from step {resumption.step}, though the checkpoint of step {whole} was whole")
     if resumption.told_lost != resumption.lost:
         live.complain(f"{where} lost {resumption.lost} steps, but tells of {resumption.told_lost}")
 

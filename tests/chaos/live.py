@@ -44,6 +44,8 @@ class LiveRun:
         self.problems: list[str] = []
         self.given_up: set[str] = set()
         """Nodes that Slurm believes dead: it will start nothing there."""
+        self.judged = 0
+        """How many of the follower's resumptions the harness has looked at."""
         self._looked_s = 0.0
         self._pending_s: dict[str, float] = {}
 
@@ -79,18 +81,14 @@ class LiveRun:
 
         self.wait_for(f"step {goal}", arrived, poll_s=0.02)
 
-    def wait_healthy(self) -> None:
-        """Wait until all nodes are up, as they were before the last fault; those that were set down are resumed."""
-
-        def healthy() -> bool:
-            lines = self.cluster.run("sinfo", "-hN", "-p", "low", "-o", "%N %T", check=False).stdout.splitlines()
-            states = dict(line.split() for line in lines)
-            for node, state in states.items():
-                if state.startswith(("down", "drain")):  # refused while a job completes: the next look
-                    self.cluster.run("scontrol", "update", f"NodeName={node}", "State=RESUME", check=False)
-            return len(states) == 4 and set(states.values()) <= {"idle", "mixed", "allocated"}
-
-        self.wait_for("four healthy nodes", healthy)
+    def mend_nodes(self) -> bool:
+        """Resume nodes that were set down or drained; returns whether all are up, as before the last fault."""
+        lines = self.cluster.run("sinfo", "-hN", "-p", "low", "-o", "%N %T", check=False).stdout.splitlines()
+        states = dict(line.split() for line in lines)
+        for node, state in states.items():
+            if state.startswith(("down", "drain")):  # refused while a job completes: the next look
+                self.cluster.run("scontrol", "update", f"NodeName={node}", "State=RESUME", check=False)
+        return len(states) == 4 and set(states.values()) <= {"idle", "mixed", "allocated"}
 
     def attempt(self) -> tuple[str, int]:
         """Job id and restart count of the attempt that started last."""
@@ -132,6 +130,15 @@ class LiveRun:
     def urgent_job(self) -> str:
         """Submit a job of higher priority that takes every node for a moment."""
         return self.cluster.submit("true", *WHOLE_CLUSTER)
+
+    def wait_urgent(self, job_id: str) -> None:
+        """Wait for the end of an urgent job, which must find all nodes up."""
+
+        def ended() -> bool:
+            self.mend_nodes()  # Slurm drains nodes whose jobs end too slowly, and they do while the controller is out
+            return self.cluster.job(job_id)["JobState"] == "COMPLETED"
+
+        self.wait_for("the end of the urgent job", ended, poll_s=0.3)
 
     def _queue(self) -> str:
         with suppress(RuntimeError, subprocess.TimeoutExpired):

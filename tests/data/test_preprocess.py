@@ -26,7 +26,7 @@ from hpcsft.rundir import RunDir
 from hpcsft.spec import parse_spec
 from tests.data.reference import long_dialogs, turns_of
 from tests.data.rows import rows_of
-from tests.prepared import context_of, new_run
+from tests.prepared import begun, context_of, new_run
 
 ROOT = Path(__file__).resolve().parents[2]
 PER_SHARD = 9
@@ -48,7 +48,7 @@ def write_dialogs(path: Path, dialogs: list[Any]) -> str:
 def finished(run: RunDir, *indexes: int) -> RunDir:
     """`run` after the tasks `indexes` of preprocessing."""
     for index in indexes or (0,):
-        preprocess(context_of(run, "preprocess", index))
+        preprocess(begun(run, "preprocess", index))
     return run
 
 

@@ -21,7 +21,7 @@ from hpcsft.evaluate.prompts import load_prompts
 from hpcsft.records import read_json, read_jsonl, write_json
 from hpcsft.rundir import RunDir
 from tests.evaluate.conftest import reply
-from tests.prepared import context_of, new_run
+from tests.prepared import begun, context_of, new_run
 
 ROOT = Path(__file__).resolve().parents[2]
 NUM_PROMPTS = 30
@@ -123,7 +123,7 @@ def test_a_killed_judge_does_not_ask_again_for_what_is_journaled(run, endpoint, 
     assert run.read_status("judge", 0, 1).state == "running"
     endpoint.answer = prefers_the_model
     monkeypatch.setenv("OPENAI_API_KEY", "second")  # requests of the dead process may still arrive
-    judge(context_of(run, "judge"))
+    judge(begun(run, "judge"))
     again = [request for request in endpoint.requests if request["key"] == "Bearer second"]
     assert len(again) == len(ALL) - len(known)
     assert sorted(journaled(run)) == sorted(set(journaled(run))) and len(journaled(run)) == len(ALL)
@@ -143,7 +143,7 @@ def test_a_judge_that_is_told_to_stop_keeps_every_verdict_and_asks_only_for_the_
     with pytest.raises(Stopped, match=rf"stopped by SIGTERM after \d+ of {len(ALL)} verdicts"):
         judge(context)
     known = journaled(run)
-    assert 15 < len(known) <= len(endpoint.requests) < 40
+    assert 0 < len(known) < len(ALL)
     assert not (run.evaluate / "base" / "annotations.json").exists()
     before = len(endpoint.requests)
     judge(context_of(run, "judge"))
@@ -154,15 +154,19 @@ def test_a_judge_that_is_told_to_stop_keeps_every_verdict_and_asks_only_for_the_
 
 
 def test_a_judge_that_fails_keeps_every_verdict_it_gave(run, endpoint):
+    given = []
+
     def overloaded(request: dict[str, Any]) -> tuple[int, Any]:
-        spent = f" {asked(request)} ".count(" base 10 ")
-        return (403, {"error": {"message": "quota"}}) if spent else prefers_the_model(request)
+        if " base 10 " in f" {asked(request)} ":
+            return 403, {"error": {"message": "quota"}}
+        given.append(request)
+        return prefers_the_model(request)
 
     endpoint.answer = overloaded
     with pytest.raises(StageError, match=r"the judge judge does not answer: .*quota"):
         judge(context_of(run, "judge"))
     known = len(journaled(run))
-    assert known == 20  # both orders of rows 0 to 9
+    assert known == len(given) >= 20, "what was given while the failure was noticed has been paid for as well"
     assert not (run.evaluate / "base" / "annotations.json").exists()
     before = len(endpoint.requests)
     endpoint.answer = prefers_the_model

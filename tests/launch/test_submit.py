@@ -219,7 +219,7 @@ def scripts(submit) -> dict[str, str]:
         "array_parallelism": 3,
         "setup": ["module load cuda/12", "ulimit -n 4096"],
         "env": {"GREETING": SECRETS, "A": "1"},
-        "sbatch": {"exclude": "n7,n8", "requeue": True, "nice": 100},
+        "sbatch": {"exclude": "n7,n8", "exclusive": True, "nice": 100},
         "preprocess": {"tasks": 5, "partition": "cpu", "time": "00:30:00", "cpus_per_task": 8},
         "train": {"nodes": 2, "time": "1-00:00:00"},
         "judge": {"gpus_per_node": 0},
@@ -238,7 +238,15 @@ def options(script: str) -> dict[str, str]:
 
 
 def test_each_stage_asks_for_its_resources(scripts):
-    shared = {"account": "lab", "qos": "long", "constraint": "a100", "mem": "12800M", "nice": "100", "requeue": ""}
+    shared = {
+        "account": "lab",
+        "qos": "long",
+        "constraint": "a100",
+        "mem": "12800M",
+        "nice": "100",
+        "requeue": "",
+        "exclusive": "",
+    }
     own = {
         "preprocess": {"partition": "cpu", "time": "30", "cpus-per-task": "8", "nodes": "1", "ntasks-per-node": "1"},
         "train": {"partition": "gpu", "time": "1440", "cpus-per-task": "4", "nodes": "2", "ntasks-per-node": "2"},
@@ -292,7 +300,19 @@ def test_jobs_run_in_the_snapshot_and_are_found_by_name(scripts):
         assert found["job-name"] == f"tiny.{stage}"
         assert found["comment"] == f"hpcsft:{Path(run_dir).name}:{stage}"
         assert found["output"].startswith(f"{run_dir}/submitit/{stage}/")
-        assert found["signal"] == "USR2@90", "the notice before the end of the time limit"
+        notice_s = int(found["signal"].removeprefix("USR2@"))  # before the end of the time limit
+        assert notice_s >= 60 if stage == "train" else notice_s == 60
+
+
+def test_the_batch_script_outlives_the_notice_and_judges_how_the_ranks_ended(scripts):
+    """It waits for srun, hands its exit status to the judgement, and ends as that says."""
+    for stage in STAGES:
+        lines = [line for line in scripts[stage].splitlines() if line and not line.startswith("#")]
+        assert any(line.startswith("trap : TERM") for line in lines)
+        (place,) = [number for number, line in enumerate(lines) if line.startswith("srun ")]
+        status, judge, leave = lines[place + 1 :]
+        assert (status, leave) == ("status=$?", "exit $?")
+        assert judge.endswith(f" -m hpcsft.attempt.outcome {scripts['run_dir']} {stage} $status")
 
 
 def test_one_rank_that_dies_takes_the_others_along(scripts):
@@ -318,7 +338,7 @@ def test_a_real_shell_sees_the_set_up_and_the_variables_as_they_stand(stage, scr
 
 def test_no_option_of_a_script_has_a_second_source(scripts):
     """What hpcsft writes into a script is refused in `cluster.sbatch`: the tables must not fall behind."""
-    given = {"exclude", "requeue", "nice"}
+    given = {"exclude", "exclusive", "nice"}
     written = {option for stage in STAGES for option in options(scripts[stage])} - given
     free = {"open-mode"}  # of submitit's own logs, which are not the run's
     assert written - free <= {*SBATCH_OWNED, *SBATCH_DERIVED}
@@ -343,6 +363,6 @@ def test_what_the_cluster_leaves_out_is_left_to_slurm(submit):
 
 
 def test_an_sbatch_option_that_is_false_is_left_out(submit):
-    """`--requeue=False` would be an error, or worse, a yes."""
-    submit.values["cluster"] |= {"kind": "slurm", "sbatch": {"requeue": False}}
-    assert "requeue" not in options(submit.dry(slurm=True)["stages"][0]["sbatch"])
+    """`--exclusive=False` would be an error, or worse, a yes."""
+    submit.values["cluster"] |= {"kind": "slurm", "sbatch": {"exclusive": False}}
+    assert "exclusive" not in options(submit.dry(slurm=True)["stages"][0]["sbatch"])

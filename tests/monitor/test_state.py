@@ -84,8 +84,8 @@ SLURM = {
     ),
     "stopped, then cancelled by hand": (
         [queued("train", "CANCELLED"), said("train", "stopped", message="preempted")],
-        "failed",
-        "preempted; nothing has queued it again",
+        "cancelled",
+        None,
     ),
     "an earlier submission stopped": (
         [queued("train", "PENDING", reason="Priority"), said("train", "stopped", job_id="99", message="old")],
@@ -128,8 +128,8 @@ SLURM = {
     "scancel by hand while it waited": ([queued("train", "CANCELLED")], "cancelled", None),
     "scancel by hand while it ran": (
         [queued("train", "CANCELLED"), said("train", "running")],
-        "failed",
-        f"the job ended as CANCELLED: {KILLED}",
+        "cancelled",
+        None,
     ),
     "run by hand, beside the job that waits": (
         [queued("train", "PENDING"), said("train", "running", job_id="hand-7")],

@@ -122,7 +122,7 @@ def test_names_of_environment_variables_are_identifiers(key):
         ("cluster.account", "proj@lab"),
         ("cluster.sbatch.exclude", "n1,n2"),
         ("cluster.sbatch.gres", "gpu:a100:4"),
-        ("cluster.sbatch.requeue", True),
+        ("cluster.sbatch.exclusive", True),
         ("cluster.sbatch.nice", 100),
     ],
 )

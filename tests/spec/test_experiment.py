@@ -14,7 +14,7 @@ from pydantic import BaseModel
 
 from hpcsft.errors import SpecError
 from hpcsft.spec import ExperimentSpec, parse_spec
-from hpcsft.spec.cluster import SBATCH_DERIVED, SBATCH_OWNED
+from hpcsft.spec.cluster import SBATCH_DERIVED, SBATCH_OWNED, RetriesSpec
 from hpcsft.spec.train import OWNED_BY_SPEC
 from hpcsft.train.deepspeed_config import deepspeed_config
 from tests.spec.values import changed, minimal
@@ -66,6 +66,8 @@ OTHER_VALUES: dict[str, Any] = {
     "train.checkpoint.every_steps": 7,
     "train.checkpoint.every_minutes": 10.0,
     "train.checkpoint.keep_last": 3,
+    "train.checkpoint.background": False,
+    "train.hang_after_s": 900.0,
     "evaluate.prompts": "other.json",
     "evaluate.checkpoints": ["base"],
     "evaluate.shards": 2,
@@ -87,6 +89,7 @@ OTHER_VALUES: dict[str, Any] = {
     "cluster.env": {"A": "1"},
     "cluster.array_parallelism": 3,
     "cluster.sbatch": {"exclude": "n7"},
+    **{f"cluster.retries.{field}": 7 for field in RetriesSpec.model_fields},
     "cluster.preprocess.tasks": 2,
     "cluster.train.nodes": 2,
     "cluster.train.tasks_per_node": 2,

@@ -1,0 +1,84 @@
+"""The end of the batch script: what the end of srun means, and the way back into the queue.
+
+python -m hpcsft.attempt.after_srun RUN_DIR STAGE EXIT_STATUS
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+
+from hpcsft.attempt.causes import Verdict
+from hpcsft.attempt.fence import Token
+from hpcsft.attempt.identity import TaskIdentity
+from hpcsft.attempt.outcome import Outcome
+from hpcsft.cluster import client
+from hpcsft.errors import EXIT_FAILED, EXIT_OK, ClusterError, Fenced
+from hpcsft.plan import Plan
+from hpcsft.records import read_json
+from hpcsft.rundir import RunDir
+
+PATIENCE_S = 600
+"""How long a controller that does not answer is asked again."""
+INTERVAL_S = 5
+REFUSALS = ("disabled", "ermission", "Access/permission")
+"""What scontrol says when asking again would not help."""
+
+
+def requeue(token: Token, run: RunDir) -> str | None:
+    """Put the job of the attempt `token` back into the queue; None when it is there, else why that is impossible.
+
+    Slurm counts the restarts of a job in the same operation that requeues it. If the count is not this attempt's any
+    more, Slurm has requeued the job by itself, and perhaps started it: then nothing is done.
+    """
+    deadline_s = time.monotonic() + PATIENCE_S
+    while True:
+        try:
+            if run.cancelled.exists():
+                return "it was cancelled"
+            facts = client.query_job(token.job_id)
+            if facts is None:
+                return "Slurm has forgotten the job"
+            if facts.restarts != token.restart:
+                return None
+            if not facts.running and not facts.used_up and not facts.preempted:
+                return "Slurm has ended the job for good (scancel, or a partition whose preemptions cancel)"
+            client.requeue_job(token.job_id)
+            return None
+        except ClusterError as error:
+            if time.monotonic() > deadline_s or any(sign in error.message for sign in REFUSALS):
+                return error.message
+        time.sleep(INTERVAL_S)
+
+
+def main(argv: list[str]) -> int:
+    """Judge the attempt; returns the exit status of the job."""
+    run, exit_status = RunDir.open(argv[0]), int(argv[2])
+    stage = Plan.model_validate(read_json(run.plan)).stage(argv[1])
+    index = int(os.environ.get("SLURM_ARRAY_TASK_ID", "0"))
+    outcome = Outcome(run, stage, index, TaskIdentity.from_environment().token)
+    if outcome.is_done():
+        return EXIT_OK
+    if outcome.fence.lost(begun=bool(outcome.journal.of_attempt())):
+        print(f"hpcsft: attempt {outcome.token} is not the newest any more: nothing to decide")
+        return Fenced.exit_code
+    verdict = outcome.settle(exit_status)
+    if run.cancelled.exists():
+        return EXIT_FAILED
+    if verdict.requeue:
+        outcome.record(verdict)
+        impossible = requeue(outcome.token, run)
+        if impossible is None:
+            print(f"hpcsft: {stage.name} goes back into the queue: {verdict.message}", flush=True)
+            return EXIT_FAILED  # of this attempt; Slurm holds the job
+        if outcome.fence.is_stale():
+            return Fenced.exit_code
+        hint = f"python launch/resume.py {run.path} goes on"
+        verdict = Verdict(False, f"{verdict.message}; and it could not be requeued: {impossible}", hint)
+    outcome.record(verdict)
+    return EXIT_FAILED
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
