@@ -46,7 +46,8 @@ def write_model(
 ) -> None:
     """Write config, safetensors and tokenizer to `folder` in one step: it exists only once it is whole.
 
-    A folder that is there stays as it is. `attempt` names the writer, `before_publish` may still raise; what other attempts have left unfinished is removed.
+    A folder that is there stays as it is. `attempt` names the writer, `before_publish` may still raise; what other
+    attempts have left unfinished is removed.
     """
     for leftover in folder.parent.glob(f".{folder.name}.*.partial"):
         shutil.rmtree(leftover, ignore_errors=True)

@@ -109,6 +109,7 @@ def publish(
     os.rename(staged, final)
     fsync_folder(run.checkpoints)
     write_text(run.checkpoints / "latest", final.name + "\n")
+    shutil.rmtree(staged.parent, ignore_errors=True)  # DeepSpeed leaves a script beside every checkpoint
 
 
 def prune(run: RunDir, keep: int, fence: Fence) -> None:
