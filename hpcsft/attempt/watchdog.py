@@ -29,6 +29,7 @@ ENOUGH_GAPS = 5  # then it is known
 FLOOR_S = 300.0  # a node's hiccup; under the 600 s after which NCCL aborts without a Python stack
 SLOW_FLOOR_S = 900.0  # writing waits for a shared filesystem that fails over
 SLOW_PHASES = frozenset({"save", "export"})
+STEADY_PHASES = frozenset({"step", "validate"})
 TYPICAL_FACTOR = 10.0
 LONGEST_FACTOR = 3.0  # what has happened once may happen again and take three times as long
 REMEMBERED_GAPS = 100  # the outlier of a first step is forgotten after so many
@@ -39,7 +40,10 @@ STEP_RECORD_EVERY_S = 30.0
 
 
 class Budget:
-    """How long a phase may go without a beat, in seconds: fixed, or derived from the gaps between beats so far."""
+    """How long a phase may go without a beat, in seconds: derived from the gaps between beats so far.
+
+    A fixed time holds for steps and validation only: loading a model or saving takes as long as it takes.
+    """
 
     def __init__(self, fixed_s: float | None = None):
         self.fixed_s = fixed_s
@@ -51,7 +55,7 @@ class Budget:
 
     def seconds(self, phase: str) -> float:
         """The larger of a floor, 10 times the median gap and 3 times the longest of the last 100."""
-        if self.fixed_s is not None:
+        if self.fixed_s is not None and phase in STEADY_PHASES:
             return self.fixed_s
         gaps_s = sorted(self.gaps_s[phase])
         if not gaps_s:

@@ -83,8 +83,8 @@ class TrainSpec(Section):
     """Further DeepSpeed settings, merged over the derived ones. Keys that the spec decides are refused."""
 
     hang_after_s: PositiveFloat | None = None
-    """End and restart an attempt in which nothing moves for so many seconds, loading the model and saving included;
-    null derives it from the steps, validations and saves so far."""
+    """End and restart an attempt in which no step or validation batch ends for so many seconds; null derives it from
+    those so far."""
 
     checkpoint: CheckpointSpec = CheckpointSpec()
     """When training states are saved."""

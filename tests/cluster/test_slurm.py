@@ -195,7 +195,7 @@ def test_a_rank_that_is_killed_beyond_the_limit_ends_the_run_and_the_limit_is_na
 
 
 def test_a_hang_is_ended_with_the_stacks_of_all_ranks_and_the_run_goes_on(submit: Callable[..., Any]) -> None:
-    run = submitted(submit("evaluate=null", "train.epochs=20", "train.hang_after_s=45", options=("--json",)))
+    run = submitted(submit("evaluate=null", "train.epochs=20", "train.hang_after_s=15", options=("--json",)))
     wait_for(run, lambda _, state: state["train"].get("step", 0) >= 5)
     os.kill(rank_process(run, 1), signal.SIGSTOP)  # rank 0 now waits for it in a collective
     document = wait_for(run, lambda code, _: code != 101)
