@@ -67,13 +67,14 @@ class StageContext:
     def progress(self, done: int, total: int, unit: str) -> None:
         """Tell how far this task is. Cheap to call often; only rank 0 writes.
 
-        Raises Fenced if a newer attempt has begun.
+        A stage of one process raises Fenced here if a newer attempt has begun; ranks find out together.
         """
         self._progress = Progress(done=done, total=total, unit=unit)
         moment = time.monotonic()
         if self.task.rank == 0 and (done >= total or moment - self._last_progress_s >= PROGRESS_INTERVAL_S):
             self._last_progress_s = moment
-            self.fence.check()
+            if self.task.world_size == 1:
+                self.fence.check()
             if self.task.world_size == 1 or not _ended_already(self, self.last_status()):
                 with contextlib.suppress(OSError):
                     self.write_status("running")

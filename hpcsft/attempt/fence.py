@@ -46,8 +46,7 @@ class Fence:
 
     def check(self) -> None:
         """Raises Fenced if a newer attempt has taken the task over."""
-        newest = self.newest()
-        if newest and newest != self.token:
+        if self.taken_over():
             raise self._fenced()
 
     def newest(self) -> Token | None:
@@ -69,8 +68,11 @@ class Fence:
 
     def lost(self, begun: bool) -> bool:
         """Has another attempt taken over? One that has not `begun` is only too late if it is older than the newest."""
-        newest = self.newest()
-        return self.is_stale() or (begun and newest is not None and newest != self.token)
+        return self.is_stale() or (begun and self.taken_over())
+
+    def taken_over(self) -> bool:
+        """Has another attempt claimed the task since this one did? One small file is read."""
+        return self.newest() not in (None, self.token)
 
     def _fenced(self) -> Fenced:
         message = f"attempt {self.token} is not the newest any more: {self.newest()} has taken over"

@@ -104,9 +104,10 @@ def parse_job(output: str) -> JobFacts:
 def any_node_down(nodes: str) -> bool:
     """Does Slurm call any of these nodes (a list as in SLURM_JOB_NODELIST) down? False if it does not answer."""
     try:
-        return "down" in run_client("sinfo", "--noheader", "--Node", f"--nodes={nodes}", "--format=%T").lower()
+        states = run_client("sinfo", "--noheader", "--Node", f"--nodes={nodes}", "--format=%T").lower()
     except ClusterError:
         return False
+    return any(sign in states for sign in ("down", "drain", "fail", "unknown", "*"))  # *: it does not respond
 
 
 def past_states(job_id: str) -> list[str]:

@@ -10,8 +10,12 @@ import os
 import runpy
 import signal
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
+
+HOLD_S = 3600
+"""How long a rank that was fenced off waits to be ended by Slurm, which knows that it is not wanted any more."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +35,7 @@ class StageTask:
 
         from hpcsft.attempt import notice
         from hpcsft.attempt.identity import TaskIdentity
-        from hpcsft.errors import EXIT_STOPPED
+        from hpcsft.errors import EXIT_FENCED, EXIT_STOPPED
         from hpcsft.rundir import RunDir
 
         notice.came_before = came
@@ -46,7 +50,9 @@ class StageTask:
         try:
             runpy.run_path(script, run_name="__main__")
         except SystemExit as leave:  # submitit takes exceptions for failures, but not this one
-            if leave.code not in (None, 0, EXIT_STOPPED):  # what was stopped has failed at nothing
+            if leave.code == EXIT_FENCED and task.token.in_slurm:
+                time.sleep(HOLD_S)  # srun would take our end for that of the newer attempt's step, and cancel it
+            elif leave.code not in (None, 0, EXIT_STOPPED):  # what was stopped has failed at nothing
                 raise RuntimeError(f"stage {self.stage} failed; its log is {folder}/{task.rank}.err") from None
         finally:
             for number in (signal.SIGTERM, signal.SIGUSR2):

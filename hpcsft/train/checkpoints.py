@@ -18,7 +18,7 @@ import torch
 import torch.distributed as dist
 
 from hpcsft.attempt.heartbeat import Heartbeat
-from hpcsft.errors import StageError
+from hpcsft.errors import Fenced, StageError
 from hpcsft.stage import StageContext
 from hpcsft.train import commit, universal
 from hpcsft.train.commit import Complete
@@ -104,7 +104,8 @@ class Checkpointer:
         dist.all_gather_object(shares, (refused, {os.path.relpath(name, staged): mine[name] for name in mine}))
         refused = next((refused for refused, _ in shares if refused), None)
         files = {name: facts for _, share in shares for name, facts in share.items()}
-        refused = refused or self.ranks.from_leader(lambda: _attempt(lambda: self._commit(staged, files)))
+        if not refused:  # a fenced attempt goes on to the next boundary, where all ranks find out together
+            refused = self.ranks.from_leader(lambda: _attempt(lambda: self._commit(staged, files), (OSError, Fenced)))
         step = int(staged.name.removeprefix("step-"))
         if refused:
             self.newest = 0
@@ -184,7 +185,7 @@ def _rank_file(rank: int) -> str:
     return f"rank-{rank:05d}.pt"
 
 
-def _attempt(act: Callable[[], Any], expected: type[Exception] = OSError) -> str | None:
+def _attempt(act: Callable[[], Any], expected: type[Exception] | tuple[type[Exception], ...] = OSError) -> str | None:
     """Do it; None, or what was against it. What is not `expected` is raised."""
     try:
         act()

@@ -19,7 +19,7 @@ from hpcsft.data import preprocess
 from hpcsft.data.batches import RowStore
 from hpcsft.data.packing import TrainingOrder
 from hpcsft.data.shards import read_manifest
-from hpcsft.errors import StageError, Stopped
+from hpcsft.errors import Fenced, StageError, Stopped
 from hpcsft.models.loss import supervised_loss
 from hpcsft.plan import split_batch
 from hpcsft.stage import StageContext, require
@@ -185,13 +185,19 @@ class Trainer:
         raise Stopped(f"stopped after step {step}{told}: {by}")
 
     def _agree(self, saved_at_s: float = math.inf, loss_sum: float = 0.0) -> tuple[Boundary, float]:
-        """The boundary that all ranks see alike, and `loss_sum` summed over them: one all-reduce for everything."""
+        """The boundary that all ranks see alike, and `loss_sum` summed over them: one all-reduce for everything.
+
+        Raises Fenced on all of them if a newer attempt has begun.
+        """
         minutes = self.context.spec.train.checkpoint.every_minutes
         late = minutes is not None and time.monotonic() - saved_at_s >= minutes * 60
         if self.time_limit and self.time_limit.is_near(self.checkpoints.longest_s):
             self.context.notice.request("time limit")
-        flags = (self.context.notice.requested is not None, late, not self.checkpoints.written)
-        stop, due, unwritten, loss_total = self.ranks.sum(*map(float, flags), loss_sum)
+        lost = self.ranks.leader and self.context.fence.taken_over()
+        flags = (self.context.notice.requested is not None, late, not self.checkpoints.written, lost)
+        stop, due, unwritten, fenced, loss_total = self.ranks.sum(*map(float, flags), loss_sum)
+        if fenced:
+            raise Fenced("a newer attempt has taken over", "nothing to do: Slurm has given this one up")
         return Boundary(stop > 0, due > 0, unwritten == 0), loss_total
 
     def _step(self, step: int, saved_at_s: float) -> Boundary:
@@ -221,7 +227,6 @@ class Trainer:
         if self.time_limit:
             elapsed_s = time.perf_counter() - started_s
             self.time_limit.observe_step(elapsed_s)
-            self.context.fence.check()
             self.metrics.step(
                 step=step + 1,
                 epoch=round((step + 1) / self.order.steps_per_epoch, 4),

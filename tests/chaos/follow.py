@@ -35,7 +35,7 @@ class Resumption:
     saved: int
     """Step of the checkpoint that was published, or loaded, last."""
     noticed: bool
-    """Had the attempt before it been asked to stop?"""
+    """Had the last attempt that trained been asked to stop?"""
 
     @property
     def lost(self) -> int:
@@ -116,7 +116,7 @@ class Follower:
                 self.step, self.step_time = row["step"], ""
 
     def _resumption(self, row: dict[str, Any], earlier: list[dict[str, Any]]) -> Resumption:
-        attempts = [(one["job_id"], one["restart"]) for one in earlier if one["event"] == "start"]
+        attempts = [(one["job_id"], one["restart"]) for one in earlier if one["event"] == "resumed"]
         mine = (row["job_id"], row["restart"])
         previous = next((attempt for attempt in reversed(attempts) if attempt != mine), None)
         noticed = any(one["event"] == "notice" and (one["job_id"], one["restart"]) == previous for one in earlier)

@@ -33,8 +33,8 @@ def new_run(values: dict[str, Any], runs_dir: Path, *overrides: str) -> RunDir:
     return run
 
 
-def start(run: RunDir, world_size: int) -> list[subprocess.Popen[str]]:
-    """Start the ranks; their output is kept."""
+def start(run: RunDir, world_size: int, restart: int | None = None) -> list[subprocess.Popen[str]]:
+    """Start the ranks; their output is kept. With `restart`, as that attempt at one job of the local driver."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -49,6 +49,10 @@ def start(run: RunDir, world_size: int) -> list[subprocess.Popen[str]]:
             "MASTER_PORT": str(port),
             "OMP_NUM_THREADS": "1",
         }
+        if restart is not None:
+            env |= {"SUBMITIT_EXECUTOR": "local", "SUBMITIT_LOCAL_GLOBALID": str(rank), "HPCSFT_JOB_ID": "local-0"}
+            env |= {"SUBMITIT_LOCAL_LOCALID": str(rank), "SUBMITIT_LOCAL_NTASKS": str(world_size)}
+            env["HPCSFT_RESTART"] = str(restart)
         command = [sys.executable, str(run.code / "jobs/train.py"), str(run.path)]
         ranks.append(subprocess.Popen(command, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT))
     return ranks

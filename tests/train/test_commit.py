@@ -4,9 +4,13 @@ attempt that was fenced off publishes nothing, however late it learns of it.
 
 from __future__ import annotations
 
+import builtins
+import errno
+import os
 import random
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -34,6 +38,16 @@ def test_a_save_is_published_whole_and_the_pointer_names_it(run):
     assert (complete.step, complete.world_size, complete.zero_stage, complete.attempt) == (200, 2, 2, "44_0")
     assert set(complete.files) == {path.name for path in folder.iterdir()} - {commit.COMPLETE}
     assert {path.stat().st_mode & 0o777 for path in run.checkpoints.glob("step-*")} == {0o700}
+    assert leftovers(run) == []
+
+
+def test_what_stands_beside_a_checkpoint_goes_with_its_staging_folder(run):
+    """DeepSpeed leaves a script there."""
+    own = begin(run, 0)
+    folder, files = stage(run, 5, own)
+    (folder.parent / "zero_to_fp32.py").touch()
+    commit.publish(run, folder, 2, 2, files, own)
+    assert (whole(run), leftovers(run)) == ([5], [])
 
 
 def test_nothing_is_visible_before_it_is_published(run):
@@ -95,16 +109,45 @@ def test_a_new_attempt_removes_what_others_left_half_done(run):
     assert whole(run) == [2] and leftovers(run) == []
 
 
-def test_a_damaged_checkpoint_is_replaced_by_a_whole_one(run):
+def test_a_checkpoint_that_is_there_stays_and_one_without_a_marker_is_replaced(run):
+    """The same step has the same bits; a marker that was taken back, or is damaged, vouches for nothing."""
     own = begin(run, 0)
     for step in (2, 4):
         save(run, step, own)
-    damage(run.step_folder(4) / "common.pt")
-    assert whole(run) == [2]
     save(run, 4, begin(run, 1))
-    assert whole(run) == [4, 2]
-    assert commit.published(run)[0][1].attempt == "44_1"
+    assert (whole(run), commit.published(run)[0][1].attempt) == ([4, 2], "44_0")
+    assert (run.checkpoints / "latest").read_text() == "step-000004\n" and leftovers(run) == []
+    damage(run.step_folder(4) / "common.pt")
+    commit.distrust(run.step_folder(4))
+    assert [complete.step for _, complete in commit.published(run)] == [2] == whole(run)
+    save(run, 4, begin(run, 2))
+    assert (whole(run), commit.published(run)[0][1].attempt) == ([4, 2], "44_2")
+    damage(run.step_folder(4) / commit.COMPLETE)
+    save(run, 4, begin(run, 3))
+    assert (whole(run), commit.published(run)[0][1].attempt) == ([4, 2], "44_3")
     assert [name for name in leftovers(run) if name.startswith(commit.REPLACED)] == []
+
+
+def test_a_pointer_that_an_attempt_could_not_move_any_more_is_moved_by_the_next(run):
+    """It ended between the checkpoint and the pointer."""
+    own = begin(run, 0)
+    for step in (2, 4):
+        save(run, step, own)
+    (run.checkpoints / "latest").write_text("step-000002\n")
+    save(run, 4, begin(run, 1))
+    assert (run.checkpoints / "latest").read_text() == "step-000004\n"
+
+
+def test_a_damaged_checkpoint_does_not_push_whole_ones_out(run):
+    """It counts as one of those that are kept as long as its marker says so."""
+    own = begin(run, 0)
+    for step in (2, 4, 6):
+        save(run, step, own, keep=3)
+    damage(run.step_folder(6) / "common.pt")
+    commit.distrust(run.step_folder(6))
+    commit.distrust(run.step_folder(6))  # by every attempt that finds it
+    save(run, 5, begin(run, 1), keep=3)
+    assert whole(run) == [5, 4, 2] and not run.step_folder(6).exists()
 
 
 def test_a_checkpoint_that_lost_its_marker_is_told_and_removed_after_the_next_save(run):
@@ -197,3 +240,35 @@ def test_before_the_first_save_there_is_nothing(run):
     commit.clear_staging(run)
     assert commit.read_marker(run.step_folder(1)) is None
     assert commit.file_facts(run.path / "none") is None
+
+
+@pytest.mark.parametrize("error", [errno.ENOENT, errno.ENOTDIR, errno.EIO])
+def test_a_file_that_is_missing_or_on_a_bad_block_is_damaged(run, monkeypatch, error):
+    save(run, 2, begin(run, 0))
+    refuse(monkeypatch, error)
+    assert commit.file_facts(run.step_folder(2) / "common.pt") is None
+    assert commit.read_marker(run.step_folder(2)) is None
+
+
+@pytest.mark.parametrize("error", [errno.ESTALE, errno.ETIMEDOUT, errno.EACCES])
+def test_a_filesystem_that_is_away_says_nothing_about_a_checkpoint(run, monkeypatch, error):
+    """Or every checkpoint would be taken for damaged, and training begin anew."""
+    save(run, 2, begin(run, 0))
+    refuse(monkeypatch, error)
+    for look in (lambda: commit.published(run), lambda: commit.file_facts(run.step_folder(2) / "common.pt")):
+        with pytest.raises(OSError) as caught:
+            look()
+        assert caught.value.errno == error
+
+
+def refuse(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    """Let the system refuse to open any file of a checkpoint."""
+    really = builtins.open
+
+    def opened(file: Any, *arguments: Any, **more: Any) -> Any:
+        if "/step-" in str(file):
+            raise OSError(number, os.strerror(number))
+        return really(file, *arguments, **more)
+
+    monkeypatch.setattr(builtins, "open", opened)
+    monkeypatch.setattr("io.open", opened)

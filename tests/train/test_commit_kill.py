@@ -61,7 +61,7 @@ def _kill_before(operation: int) -> None:
 
 
 def prepared(folder: Path, damaged: bool) -> RunDir:
-    """A run with the checkpoints 2 and 4, the newer one `damaged` or not, and an attempt that has begun."""
+    """A run with the checkpoints 2 and 4, and an attempt that has begun and found the newer one `damaged` or not."""
     run = RunDir(folder)
     run.create()
     own = begin(run, 0)
@@ -70,6 +70,8 @@ def prepared(folder: Path, damaged: bool) -> RunDir:
     if damaged:
         damage(run.step_folder(4) / "common.pt")
     begin(run, 1)
+    if damaged:
+        commit.distrust(run.step_folder(4))
     return run
 
 

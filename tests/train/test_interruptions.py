@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from hpcsft.errors import EXIT_STOPPED
+from hpcsft.errors import EXIT_FENCED, EXIT_STOPPED
 from hpcsft.records import read_jsonl
 from hpcsft.rundir import RunDir
 from tests.conftest import build_tiny_model
@@ -44,7 +44,7 @@ def interrupt(run: RunDir, after_step: int, number: signal.Signals, targets: lis
     try:
         while max((row["step"] for row in read_jsonl(run.metrics)), default=0) < after_step:
             assert all(rank.poll() is None for rank in ranks), ranks[0].communicate()[0]
-            assert time.monotonic() < deadline_s
+            assert time.monotonic() < deadline_s, f"no {event} of attempt {restart}"
             time.sleep(0.002)
         for target in targets:
             ranks[target].send_signal(number)
@@ -107,3 +107,56 @@ def test_a_signal_to_one_rank_and_a_kill_change_no_bit(values: dict[str, Any], t
 @pytest.mark.parametrize("zero_stage", [0, 1, 2, 3])
 def test_ten_interruptions_change_no_bit(zero_stage: int, values: dict[str, Any], tmp_path: Path) -> None:
     interrupted_often(values, tmp_path, zero_stage, times=10)
+
+
+def zombies(values: dict[str, Any], folder: Path, times: int) -> None:
+    """Freeze an attempt at some moment, let the next one take over, thaw the old one while the new one trains."""
+    run = new_run(values, folder, "train.checkpoint.every_steps=3", "train.epochs=40")
+    chance = random.Random(times)
+    old = start(run, world_size=2, restart=0)
+    try:
+        for restart in range(1, times + 1):
+            _wait_for_event(run, restart - 1, "saved", count=chance.randint(1, 3))
+            time.sleep(chance.random() * 0.2)  # anywhere between two saves, or inside of one
+            for rank in old:
+                rank.send_signal(signal.SIGSTOP)
+            new = start(run, world_size=2, restart=restart)
+            _wait_for_event(run, restart, chance.choice(["start", "resumed", "saved"]), count=1)
+            for rank in old:
+                rank.send_signal(signal.SIGCONT)
+            outputs = finish(old)
+            assert old[0].returncode == EXIT_FENCED, outputs
+            old = new
+        for rank in old:
+            rank.send_signal(signal.SIGTERM)
+        outputs = finish(old)
+        assert [rank.returncode for rank in old] == [EXIT_STOPPED] * 2, outputs
+    finally:
+        _kill(old)
+    newest = 0
+    for row in read_jsonl(run.journal_file("train", 0, 1)):
+        newest = max(newest, row["restart"]) if row["event"] == "start" else newest
+        assert row["restart"] == newest, f"attempt {row['restart']} wrote after attempt {newest} had begun: {row}"
+    steps = [row["step"] for row in read_jsonl(run.metrics)]
+    assert steps == list(range(1, len(steps) + 1))
+
+
+def _wait_for_event(run: RunDir, restart: int, event: str, count: int) -> None:
+    deadline_s = time.monotonic() + TIMEOUT_S
+
+    def seen() -> int:
+        rows = read_jsonl(run.journal_file("train", 0, 1))
+        return sum(row["event"] == event and row["restart"] == restart for row in rows)
+
+    while seen() < count:
+        assert time.monotonic() < deadline_s, f"no {event} of attempt {restart}"
+        time.sleep(0.01)
+
+
+def test_an_attempt_that_was_frozen_and_thawed_publishes_nothing(values: dict[str, Any], tmp_path: Path) -> None:
+    zombies(values, tmp_path, times=1)
+
+
+@pytest.mark.slow
+def test_twenty_zombies_publish_nothing(values: dict[str, Any], tmp_path: Path) -> None:
+    zombies(values, tmp_path, times=20)
