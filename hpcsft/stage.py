@@ -75,9 +75,10 @@ class StageContext:
             self._last_progress_s = moment
             if self.task.world_size == 1:
                 self.fence.check()
-            if self.task.world_size == 1 or not _ended_already(self, self.last_status()):
-                with contextlib.suppress(OSError):
-                    self.write_status("running")
+            elif self.fence.taken_over() or _ended_already(self, self.last_status()):
+                return
+            with contextlib.suppress(OSError):
+                self.write_status("running")
 
     def stop_if_asked(self) -> None:
         """Raises Stopped if a signal has asked for it. For stages of one process, between items that are kept."""
@@ -140,7 +141,8 @@ def run_stage(name: str, body: Callable[[StageContext], None], argv: list[str] |
                 raise StageError(f"stage {name} has tasks 0 to {stage.tasks - 1}, there is no {index}")
             _run_task(StageContext(run, spec, plan, stage, index, TaskIdentity.from_environment()), body)
     except HpcsftError as error:
-        print("\n".join(error.lines()), file=sys.stderr, flush=True)
+        with contextlib.suppress(OSError):  # a full disk must not change the exit code
+            print("\n".join(error.lines()), file=sys.stderr, flush=True)
         raise SystemExit(error.exit_code) from None
 
 
@@ -157,6 +159,7 @@ def _begin(context: StageContext) -> None:
     """Take the task over, look back at how the attempt before ended, and say that this one runs."""
     context.fence.claim()
     earlier = context.last_status()
+    context._progress = earlier.progress if earlier else None
     verdict = settle_earlier(context.run, context.stage, context.index, context.task)
     if verdict and not verdict.requeue:
         raise StageError(verdict.message, verdict.hint)

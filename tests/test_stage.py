@@ -461,3 +461,31 @@ def test_a_disk_that_is_full_ends_neither_progress_nor_words(run, capfd):
         resource.setrlimit(resource.RLIMIT_FSIZE, limit)
     context.progress(7, 7, "steps")
     assert run.read_status("train", 0, 1).progress.done == 7
+
+
+def test_a_disk_that_is_full_when_the_notice_comes_makes_no_failure_of_it(run):
+    """What is kept is kept; only the words about it are missing."""
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def body(context: StageContext) -> None:
+        context.progress(3, 7, "steps")
+        resource.setrlimit(resource.RLIMIT_FSIZE, (0, limit[1]))
+        os.kill(os.getpid(), signal.SIGTERM)
+        wait_for("the notice", lambda: context.notice.requested)
+        context.stop_if_asked()
+
+    try:
+        with pytest.raises(SystemExit) as left:
+            start(run, "train", body)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+    assert left.value.code == EXIT_STOPPED
+    assert [row["event"] for row in journal(run)] == ["start"]
+    assert run.read_status("train", 0, 1).state == "running"
+
+
+def test_an_attempt_tells_what_was_done_before_it(run):
+    """By that, and not by what all attempts have done, it is judged whether it got on."""
+    for done in (3, 5):
+        start(run, "judge", lambda context, done=done: context.progress(done, 5, "verdicts"))
+    assert [row["done"] for row in journal(run, "judge") if row["event"] == "start"] == [0, 3]

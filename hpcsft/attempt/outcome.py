@@ -113,9 +113,12 @@ class Outcome:
             return cause_of_notice(self.token, notice["signal"])
         if exit_status == 0:
             return "rank_failure"  # it ended without a word
-        if told or exit_status > 128:  # a signal: Slurm's own, if it was sent before anybody listened
+        if told or rows or exit_status > 128:  # no last word: did Slurm end it before anybody listened, or could write?
             facts = _query(self.job_id) if self.token.in_slurm else None
-            return "preemption" if facts and (facts.preempted or not facts.running) else "rank_failure"
+            if facts and (facts.preempted or not facts.running):
+                return "preemption"
+        if told or exit_status > 128:
+            return "rank_failure"
         return "node_failure" if not rows and any(sign in log for sign in LAUNCH_FAILED_LOG) else "code"
 
     def _unaccounted(self, rows: Sequence[Row], notice: Row | None, told: str | None) -> str:

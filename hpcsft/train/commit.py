@@ -101,12 +101,10 @@ def publish(
     write_json(staged / COMPLETE, complete.signed())
     fsync_folder(staged)
     fence.check()
-    if final.exists():
-        if read_marker(final):  # the same step, by another attempt: the same bits
-            shutil.rmtree(staged)
-            return
-        os.rename(final, run.checkpoints / f"{REPLACED}{final.name}")
-    os.rename(staged, final)
+    if read_marker(final) is None:  # else another attempt has published the same step: the same bits
+        if final.exists():
+            os.rename(final, run.checkpoints / f"{REPLACED}{final.name}")
+        os.rename(staged, final)
     fsync_folder(run.checkpoints)
     write_text(run.checkpoints / "latest", final.name + "\n")
     shutil.rmtree(staged.parent, ignore_errors=True)  # DeepSpeed leaves a script beside every checkpoint

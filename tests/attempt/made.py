@@ -13,6 +13,9 @@ from hpcsft.rundir import RunDir
 from hpcsft.spec import parse_spec
 from tests.conftest import make_spec_values
 
+NO_SLURM = "/nowhere"
+"""A PATH without Slurm's clients: nobody answers."""
+
 
 def empty_run(folder: Path, **retries: int) -> RunDir:
     """A run of five stages with two tasks that generate, its inputs nowhere; `retries` as in cluster.retries."""

@@ -5,7 +5,6 @@ code or data did ever tried again.
 from __future__ import annotations
 
 import errno
-import itertools
 from typing import Any
 
 import pytest
@@ -23,9 +22,25 @@ class DistBackendError(RuntimeError):
     """As torch.distributed's."""
 
 
+class DistStoreError(RuntimeError):
+    """As torch.distributed's."""
+
+
 ERRORS = {
     "host memory": (MemoryError(), "out_of_memory"),
     "GPU memory": (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"), "out_of_memory"),
+    "no memory for a process": (OSError(errno.ENOMEM, "Cannot allocate memory"), "out_of_memory"),
+    "no memory for a tensor": (
+        RuntimeError("[enforce fail at alloc_cpu.cpp:117] . DefaultCPUAllocator: can't allocate memory"),
+        "out_of_memory",
+    ),
+    "memory of the GPU is broken": (RuntimeError("CUDA error: uncorrectable ECC error encountered"), "node_failure"),
+    "a GPU that went away": (RuntimeError("CUDA error: GPU has fallen off the bus"), "node_failure"),
+    "a GPU of somebody else": (
+        RuntimeError("CUDA error: all CUDA-capable devices are busy or unavailable"),
+        "node_failure",
+    ),
+    "a node without its GPUs": (StageError("the plan has 4 GPUs per node, and torch sees none here"), "node_failure"),
     "disk full": (OSError(errno.ENOSPC, "No space left on device"), "disk_full"),
     "quota": (OSError(errno.EDQUOT, "Disk quota exceeded"), "disk_full"),
     "filesystem gone": (OSError(errno.ESTALE, "Stale file handle"), "node_failure"),
@@ -33,6 +48,13 @@ ERRORS = {
     "filesystem silent": (OSError(errno.ETIMEDOUT, "Connection timed out"), "node_failure"),
     "gloo": (RuntimeError("[/gloo/tcp/pair.cc:553] Connection closed by peer [10.0.0.2]:4242"), "rank_failure"),
     "gloo, reset": (RuntimeError("Read error [10.0.0.2]:4242: Connection reset by peer"), "rank_failure"),
+    "gloo, silent": (RuntimeError("Timed out waiting 1800000ms for recv operation to complete"), "rank_failure"),
+    "gloo, the pair is gone": (RuntimeError("Application timeout caused pair closure"), "rank_failure"),
+    "store, silent": (
+        RuntimeError("The client socket has timed out after 60000ms while trying to connect to (n1, 20001)"),
+        "rank_failure",
+    ),
+    "store, by its class": (DistStoreError("what it says may change"), "rank_failure"),
     "store": (ConnectionResetError(errno.ECONNRESET, "Connection reset by peer"), "rank_failure"),
     "NCCL": (RuntimeError("NCCL error in: ../x.cpp:1, remote process exited or there was a network error"),
              "rank_failure"),
@@ -56,12 +78,10 @@ def test_what_an_exception_stands_for(error, cause):
 
 
 def rows(*causes: str, progress: bool = True) -> list[dict[str, Any]]:
-    """A journal whose attempts ended by `causes`, each after a new commit if there was `progress`."""
-    found = []
-    for number, cause in enumerate(causes):
-        committed = (number + 1, number) if progress else (0, 0)
-        found.append({"event": "start"})
-        found.append(dict(event="end", cause=cause, committed=committed[0], committed_before=committed[1]))
+    """A journal whose attempts ended by `causes`, each with something new kept if there was `progress`."""
+    found: list[dict[str, Any]] = []
+    for cause in causes:
+        found += [{"event": "start"}, {"event": "end", "cause": cause, "progressed": progress}]
     return found
 
 
@@ -113,29 +133,26 @@ def test_lack_of_memory_is_not_tried_again_unless_asked_for():
     assert verdict.message == "ran out of memory: CUDA out of memory (1 time; cluster.retries.out_of_memory is 0)"
 
 
-def ends(*committed: int) -> list[dict[str, Any]]:
-    """Rows `end` of attempts after which so much was committed."""
-    before = [0, *itertools.accumulate(committed, max)][: len(committed)]
-    return [
-        dict(event="end", cause="preemption", committed=now, committed_before=then)
-        for now, then in zip(committed, before, strict=True)
-    ]
+def ends(*progressed: bool) -> list[dict[str, Any]]:
+    """Rows `end` of attempts, by whether they kept anything new."""
+    return [dict(event="end", cause="preemption", progressed=each) for each in progressed]
 
 
 @pytest.mark.parametrize(
-    ("committed", "stuck"),
-    [((), 0), ((0,), 1), ((0, 0, 0), 3), ((5,), 0), ((0, 0, 5), 0), ((5, 5, 5), 2), ((5, 5, 6, 6), 1), ((5, 3), 1)],
-)
-def test_attempts_without_progress_are_counted_in_a_row(committed, stuck):
-    assert attempts_without_progress(ends(*committed)) == stuck
+    ("progressed", "stuck"),
+    [((), 0), ((False,), 1), ((False, False, False), 3), ((True,), 0), ((False, False, True), 0),
+     ((True, False, False), 2), ((True, False, True, False), 1)],
+)  # fmt: skip
+def test_attempts_without_progress_are_counted_in_a_row(progressed, stuck):
+    assert attempts_without_progress(ends(*progressed)) == stuck
 
 
 def test_attempts_that_save_nothing_new_end_the_run_whatever_ended_them():
     causes = ("preemption", "timeout", "hang")
-    mixed = [{**row, "cause": cause} for row, cause in zip(ends(5, 5, 5), causes, strict=True)]
+    mixed = [{**row, "cause": cause} for row, cause in zip(ends(True, False, False), causes, strict=True)]
     assert judge_end(mixed, "hang", None, DEFAULTS).requeue
-    stuck = judge_end([*mixed, *ends(0)], "preemption", None, DEFAULTS)
+    stuck = judge_end([*mixed, *ends(False)], "preemption", None, DEFAULTS)
     assert not stuck.requeue and "cluster.retries.no_progress" in stuck.hint
     assert stuck.message == "3 attempts in a row ended before anything new was saved; the last one: preempted"
-    assert judge_end([*mixed, *ends(6)], "preemption", None, DEFAULTS).requeue
-    assert judge_end([*mixed, *ends(0)], "preemption", None, {**DEFAULTS, "no_progress": 0}).requeue
+    assert judge_end([*mixed, *ends(True)], "preemption", None, DEFAULTS).requeue
+    assert judge_end([*mixed, *ends(False)], "preemption", None, {**DEFAULTS, "no_progress": 0}).requeue

@@ -93,3 +93,12 @@ def test_an_attempt_by_hand_takes_over_and_the_next_of_slurm_takes_it_back(run):
     fence(run, "44", restart=1).claim()
     with pytest.raises(Fenced):
         fence(run, "hand-9").check()
+
+
+def test_who_has_lost_its_task_and_who_has_only_not_begun(run):
+    """A rank may fail, and a batch script end, before the leader of their attempt has claimed the task."""
+    assert not fence(run, restart=1).lost(begun=True), "nobody has claimed"
+    fence(run, restart=1).claim()
+    assert [fence(run, restart=1).lost(begun) for begun in (False, True)] == [False, False]
+    assert [fence(run, restart=2).lost(begun) for begun in (False, True)] == [False, True]
+    assert [fence(run, restart=0).lost(begun) for begun in (False, True)] == [True, True]

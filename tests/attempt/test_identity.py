@@ -17,7 +17,7 @@ from tests.attempt.made import token
 )  # fmt: skip
 def test_who_knows_the_job_and_who_starts_it_again(job_id, in_slurm, by_hand):
     task = TaskIdentity(job_id, 3, 0, 0, 1)
-    assert (task.in_slurm, task.by_hand, task.token) == (in_slurm, by_hand, token(job_id, 3))
+    assert (task.token.in_slurm, task.by_hand, task.token) == (in_slurm, by_hand, token(job_id, 3))
     assert str(task.token) == f"{job_id}_3"
 
 

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from hpcsft.attempt import notice as module
 from hpcsft.attempt.notice import ASKING, Notice
 from tests.launch.command import ROOT
 from tests.waiting import wait_for
@@ -97,22 +98,14 @@ def test_a_suspended_job_that_goes_on_is_not_asked_to_stop():
         assert wait_for("the notice", lambda: notice.requested) == "SIGTERM"
 
 
-EARLY = """
-import os, signal, time
-from hpcsft.attempt.notice import ASKING, Notice
-
-signal.pthread_sigmask(signal.SIG_BLOCK, ASKING)
-os.kill(os.getpid(), signal.SIGTERM)
-with Notice(print) as notice:
-    while not notice.requested:
-        time.sleep(0.01)
-"""
-
-
-def test_a_signal_that_came_before_anybody_listened_is_delivered():
-    """While the job imports torch, submitit's handlers must not act, and the signal must not be lost."""
-    child = subprocess.run([sys.executable, "-c", EARLY], cwd=ROOT, capture_output=True, text=True, timeout=30)
-    assert (child.returncode, child.stdout) == (0, "SIGTERM\n")
+@pytest.mark.parametrize("came", [[signal.SIGTERM], [signal.SIGUSR2, signal.SIGTERM]], ids=["one", "the first of two"])
+def test_a_signal_that_came_before_anybody_listened_is_told(monkeypatch, came):
+    """While the job imports torch."""
+    monkeypatch.setattr(module, "came_before", [int(number) for number in came])
+    told: list[str] = []
+    with Notice(told.append) as notice:
+        assert notice.requested == came[0].name
+    assert told == [came[0].name]
 
 
 def test_everything_is_as_before_when_it_is_over():

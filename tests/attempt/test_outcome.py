@@ -1,27 +1,23 @@
 """Guards what becomes of a run whose attempt has ended: the right cause from what is left of it, the rank's own words
-in the status, and no way back into the queue for what was cancelled, taken over or wrong.
+in the status, and no full disk that would keep the verdict back.
 """
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
+import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
 
-from hpcsft.attempt import outcome as module
+from hpcsft.attempt.causes import LAUNCH_FAILED_LOG
 from hpcsft.attempt.identity import TaskIdentity
-from hpcsft.attempt.outcome import Outcome, cause_of_notice, main, requeue, settle_earlier
+from hpcsft.attempt.outcome import Outcome, cause_of_notice, settle_earlier
 from hpcsft.plan import Plan
 from hpcsft.records import Progress, StageStatus, read_json, write_json
 from hpcsft.rundir import RunDir
-from tests.attempt.made import empty_run, end_of, events, fence, journal, submitted, token
-from tests.launch.command import ROOT, environment
-
-NO_SLURM = "/nowhere"
-"""A PATH without Slurm's clients: nobody answers."""
+from tests.attempt.made import NO_SLURM, empty_run, end_of, events, journal, token
 
 
 @pytest.fixture(autouse=True)
@@ -67,6 +63,8 @@ ENDS = {
     "a rank lost another": ([START, LOST], 1, "rank_failure"),
     "code": ([START, BROKEN], 1, "code"),
     "code, after a signal": ([START, TERM, BROKEN], 1, "code"),
+    "code, heard of after its echoes": ([START, LOST, BROKEN, LOST], 1, "code"),
+    "code, before another that followed from it": ([START, BROKEN, FULL], 1, "code"),
     "full disk": ([START, FULL], 1, "disk_full"),
     "GPU memory": ([START, MEMORY], 1, "out_of_memory"),
     "looked back at: nothing said": ([START], None, "node_failure"),
@@ -131,19 +129,93 @@ def test_memory_of_another_job_is_not_this_ones(run):
     assert end_of(run)["cause"] == "rank_failure"
 
 
-def test_what_training_has_committed_is_its_newest_checkpoint(run):
-    for restart, step in ((0, 5), (1, 9), (2, 3)):
-        journal(run, restart=restart).write("saved", step=step)
+@pytest.mark.parametrize("line", LAUNCH_FAILED_LOG)
+def test_a_node_that_did_not_even_start_its_tasks_has_failed(run, line):
+    (run.submitit / "train").mkdir()
+    (run.submitit / "train" / "44_0_log.err").write_text(f"srun: error: {line.capitalize()}\n")
+    assert outcome(run).settle(1).requeue
+    assert end_of(run)["cause"] == "node_failure"
+    journal(run, restart=1).write("start")
+    (run.submitit / "train" / "44_0_log.err").write_text(f"srun: error: {line.capitalize()}\n" * 2)
+    assert not outcome(run, restart=1).settle(1).requeue, "its tasks have run"
+    assert end_of(run)["cause"] == "code"
+
+
+def test_what_slurm_wrote_about_earlier_attempts_does_not_count_again(run):
+    """All attempts of a job share the files that the launcher writes."""
+    log = run.submitit / "train" / "44_0_log.err"
+    log.parent.mkdir()
+    log.write_text("slurmstepd: error: Detected 1 oom_kill event in ...\n")
+    causes = []
+    for restart, more in enumerate(("", "srun: error: n1: task 0: Killed\n", "oom-kill\n")):
+        with open(log, "a") as file:
+            file.write(more)
+        journal(run, restart=restart).write("start")
+        outcome(run, restart=restart).settle(137)
+        causes.append(end_of(run)["cause"])
+    assert causes == ["out_of_memory", "rank_failure", "out_of_memory"]
+
+
+@pytest.mark.parametrize(
+    ("rows", "progressed"),
+    [
+        ([], False),
+        ([("start", {})], False),
+        ([("resumed", {"step": 5})], False),
+        ([("resumed", {"step": 5}), ("saved", {"step": 5})], False),
+        ([("resumed", {"step": 5}), ("saved", {"step": 6})], True),
+        ([("resumed", {"step": 0}), ("saved", {"step": 2}), ("saved", {"step": 4})], True),
+    ],
+)
+def test_training_progresses_by_a_checkpoint_beyond_the_one_it_came_from(run, rows, progressed):
+    """However far an attempt before it had come, whose checkpoints may have been damaged since."""
+    journal(run, restart=0).write("resumed", step=0)
+    journal(run, restart=0).write("saved", step=9)
     say(run, "running", progress=Progress(done=12, total=20, unit="steps"))
-    assert outcome(run).committed() == 9
-    assert outcome(empty_run(run.path.parent / "other")).committed() == 0
+    for event, facts in rows:
+        journal(run, restart=1).write(event, **facts)
+    outcome(run, restart=1).settle(137)
+    assert end_of(run)["progressed"] is progressed
 
 
-def test_what_other_stages_have_committed_is_their_progress(run):
+@pytest.mark.parametrize(
+    ("before", "done", "progressed"), [(0, 0, False), (0, 1, True), (12, 12, False), (12, 13, True)]
+)
+def test_other_stages_progress_by_what_they_have_finished(run, before, done, progressed):
     file = run.status_file("judge", 0, 1)
-    progress = Progress(done=12, total=20, unit="verdicts")
+    progress = Progress(done=done, total=20, unit="verdicts")
     write_json(file, StageStatus(stage="judge", index=0, state="running", attempt=1, job_id="44", progress=progress))
-    assert outcome(run, stage="judge").committed() == 12
+    journal(run, stage="judge").write("start", done=before)
+    outcome(run, stage="judge").settle(137)
+    assert end_of(run, "judge")["progressed"] is progressed
+
+
+@contextmanager
+def full_disk() -> Iterator[None]:
+    """No file can grow any more."""
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, limit[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+
+
+def test_a_full_disk_does_not_keep_the_verdict_back(run):
+    """Neither a job's way back into the queue nor the count of its attempts."""
+    say(run, "running")
+    for event, facts in (START, TERM, STOPPED):
+        journal(run).write(event, **facts)
+    end = outcome(run)
+    with full_disk():
+        verdict = end.settle(0)
+        end.record(verdict)
+    assert verdict.requeue and verdict.message == "reached its time limit"
+    assert (events(run)[-1], run.read_status("train", 0, 1).state) == ("stopped", "running")
+    own = empty_run(run.path.parent / "other", timeout=0)
+    journal(own).write(*STOPPED[:1], **STOPPED[1])
+    with full_disk():
+        assert not outcome(own).settle(0).requeue, "an attempt counts also if nobody could write how it ended"
 
 
 def test_the_verdict_in_the_status_keeps_what_was_known(run):
@@ -198,82 +270,3 @@ def test_looking_back_ends_what_is_beyond_its_budget(tmp_path):
     for restart, goes_on in ((1, True), (2, False)):
         journal(run, restart=restart - 1).write("start")
         assert settle_earlier(run, stage, 0, task(restart)).requeue is goes_on
-
-
-def script(run: RunDir, status: int, stage: str = "train", **env: str) -> subprocess.CompletedProcess[str]:
-    """The end of the batch script, as Slurm runs it, on a node where Slurm does not answer."""
-    command = [sys.executable, "-m", "hpcsft.attempt.outcome", str(run.path), stage, str(status)]
-    job = {"SUBMITIT_EXECUTOR": "slurm", "SLURM_JOB_ID": "44", "SLURM_PROCID": "0", "SLURM_LOCALID": "0",
-           "SLURM_NTASKS": "2", "PATH": NO_SLURM}  # fmt: skip
-    return subprocess.run(
-        command, cwd=ROOT, env={**environment(), **job, **env}, capture_output=True, text=True, timeout=60
-    )
-
-
-def test_the_script_of_a_job_that_is_done_ends_well_whatever_srun_said(run):
-    """A rank may die in the interpreter's own end, after everything was written."""
-    journal(run).write("done")
-    say(run, "done")
-    done = script(run, 134)
-    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
-    assert events(run) == ["done"]
-
-
-def test_the_script_tells_the_ranks_own_words_and_never_requeues_a_code_error(run):
-    journal(run).write(*BROKEN[:1], **BROKEN[1])
-    say(run, "failed", message="the loss is NaN")
-    done = script(run, 1)
-    assert (done.returncode, done.stdout, done.stderr) == (1, "", "")
-    status = run.read_status("train", 0, 1)
-    assert (status.state, status.message, status.hint) == ("failed", "the loss is NaN", "try a lower one")
-    assert (end_of(run)["cause"], end_of(run)["status"]) == ("code", 1)
-
-
-@pytest.mark.parametrize("rows", [[START], [START, TERM], [START, BROKEN]])
-def test_the_script_of_a_cancelled_run_leaves_it_cancelled(run, rows):
-    run.cancelled.touch()
-    say(run, "running")
-    for event, facts in rows:
-        journal(run).write(event, **facts)
-    done = script(run, 143)
-    assert (done.returncode, done.stdout, done.stderr) == (1, "", "")
-    assert end_of(run)["cause"] == "cancelled"
-    assert run.read_status("train", 0, 1).state == "running", "what the monitor shows is CANCELLED"
-
-
-@pytest.mark.parametrize("newer", [("44", "1"), ("50", "0")])
-def test_the_script_of_an_attempt_that_was_taken_over_decides_nothing(run, newer):
-    journal(run).write("start")
-    job_id, restart = newer
-    submitted(run, ("train", "44"), ("train", job_id))
-    fence(run, job_id, int(restart)).claim()
-    say(run, "running", job_id, int(restart))
-    done = script(run, 1)
-    assert done.returncode == 76 and "not the newest any more" in done.stdout
-    assert events(run) == ["start"] and run.read_status("train", 0, 1).state == "running"
-
-
-def test_the_script_judges_its_own_task_of_an_array(run):
-    status = StageStatus(stage="generate", index=1, state="done", attempt=1, job_id="44_1")
-    write_json(run.status_file("generate", 1, 2), status)
-    array = {"SLURM_ARRAY_JOB_ID": "44", "SLURM_JOB_ID": "46"}
-    assert script(run, 1, "generate", SLURM_ARRAY_TASK_ID="1", **array).returncode == 0
-    assert script(run, 1, "generate", SLURM_ARRAY_TASK_ID="0", **array).returncode == 1
-    failed = run.read_status("generate", 0, 2)
-    assert (failed.state, failed.job_id, failed.index) == ("failed", "44_0", 0)
-
-
-def test_a_job_that_cannot_be_requeued_says_why_and_what_to_do(run, monkeypatch):
-    """The controller stays away for longer than anybody waits."""
-    monkeypatch.setattr(module, "REQUEUE_PATIENCE_S", 0.2)
-    monkeypatch.setattr(module, "RETRY_INTERVAL_S", 0.05)
-    assert "scontrol does not answer" in requeue("44", run)
-    for name in [name for name in os.environ if name.startswith(("SLURM_", "SUBMITIT_"))]:
-        monkeypatch.delenv(name)
-    for name, value in {"SUBMITIT_EXECUTOR": "slurm", "SLURM_JOB_ID": "44"}.items():
-        monkeypatch.setenv(name, value)
-    journal(run).write("start")
-    assert main([str(run.path), "train", "137"]) == 1
-    status = run.read_status("train", 0, 1)
-    assert status.state == "failed" and status.hint == f"python launch/resume.py {run.path} goes on"
-    assert status.message.startswith("a rank died; and it could not be requeued: scontrol does not answer")

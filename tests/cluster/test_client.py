@@ -38,17 +38,18 @@ def test_the_queue_is_read_line_by_line():
     assert parse_queue("") == []
 
 
-@pytest.mark.parametrize("state", ["PENDING", "RUNNING", "COMPLETING", "PREEMPTED", "REQUEUED", "SUSPENDED", "STOPPED"])
+@pytest.mark.parametrize("state", ["PENDING", "RUNNING", "COMPLETING", "REQUEUED", "SUSPENDED", "STOPPED"])
 def test_what_slurm_still_holds_is_alive(state):
-    """PREEMPTED stands for a moment between an attempt and its requeue."""
+    """PREEMPTED is the end of a job in a partition whose preemptions cancel."""
     assert QueueEntry("44", 0, state, "None", "", "").alive
-    assert not any(QueueEntry("44", 0, state, "None", "", "").alive for state in TERMINAL)
+    assert "PREEMPTED" in TERMINAL and not any(QueueEntry("44", 0, state, "None", "", "").alive for state in TERMINAL)
 
 
 def test_a_running_job():
     facts = parse_job(RUNNING)
     assert (facts.state, facts.running, facts.preempted, facts.used_up) == ("RUNNING", True, False, False)
-    assert facts.end_time == datetime(2026, 11, 22, 11, 0, 1)
+    assert (facts.end_time, facts.restarts) == (datetime(2026, 11, 22, 11, 0, 1), 2)
+    assert parse_job("JobId=44 JobState=RUNNING").restarts == 0
 
 
 @pytest.mark.parametrize(

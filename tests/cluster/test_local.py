@@ -68,7 +68,8 @@ def test_submit_returns_at_once_and_the_stages_go_on_to_the_table(spec: Path) ->
     code, document = monitor(run)
     assert code == 101 and document["state"] in ("pending", "running")
     done = launch("submit.py", spec, "--set", "cluster.env.GREETING=hello there",
-                  "--set", 'cluster.setup=["export FROM_SETUP=$GREETING"]', "--watch", cwd=spec.parent)  # fmt: skip
+                  "--set", 'cluster.setup=["export FROM_SETUP=$GREETING"]', "--watch", cwd=spec.parent,
+                  timeout_s=TIMEOUT_S)  # fmt: skip
     assert done.returncode == 0, done.stdout
     assert "has been submitted before" in done.stdout
     assert "Win rate against the reference on 6 prompts" in done.stdout and "| epoch-2 " in done.stdout
@@ -127,7 +128,7 @@ def test_a_driver_that_dies_is_noticed(spec: Path) -> None:
 
 def test_a_stage_that_fails_stops_the_run_with_its_message(spec: Path) -> None:
     done = launch("submit.py", spec, "--set", "data.max_length=16", "--set", "data.overlong=drop", "--watch",
-                  cwd=spec.parent)  # fmt: skip
+                  cwd=spec.parent, timeout_s=TIMEOUT_S)  # fmt: skip
     assert done.returncode == 100
     assert "preprocess: failed" in done.stdout and "no training row is left" in done.stdout
     run = RunDir(next(spec.parent.glob("runs/*")))
@@ -221,4 +222,4 @@ def test_a_process_that_is_told_to_stop_keeps_its_work_and_goes_on(spec_values: 
     assert (run.read_status("report", 0, 1).state, attempts(run, "report")) == ("done", [1, 2])
     rows = list(read_jsonl(run.attempts / "report.jsonl"))
     assert [row["event"] for row in rows] == ["start", "notice", "stopped", "end", "start", "done"]
-    assert (rows[3]["cause"], rows[3]["committed"], rows[3]["status"]) == ("signal", 3, 0)
+    assert (rows[3]["cause"], rows[3]["progressed"], rows[3]["status"]) == ("signal", True, 0)

@@ -217,7 +217,7 @@ def scripts(submit) -> dict[str, str]:
         "mem_gb": 12.5,
         "gpus_per_node": 2,
         "array_parallelism": 3,
-        "setup": ["module load cuda/12", "ulimit -n 4096"],
+        "setup": ["module load cuda/12", "ulimit -n 4096", "cd /", "set -e", "trap - TERM"],
         "env": {"GREETING": SECRETS, "A": "1"},
         "sbatch": {"exclude": "n7,n8", "exclusive": True, "nice": 100},
         "preprocess": {"tasks": 5, "partition": "cpu", "time": "00:30:00", "cpus_per_task": 8},
@@ -312,7 +312,7 @@ def test_the_batch_script_outlives_the_notice_and_judges_how_the_ranks_ended(scr
         (place,) = [number for number, line in enumerate(lines) if line.startswith("srun ")]
         status, judge, leave = lines[place + 1 :]
         assert (status, leave) == ("status=$?", "exit $?")
-        assert judge.endswith(f" -m hpcsft.attempt.outcome {scripts['run_dir']} {stage} $status")
+        assert judge.endswith(f" -m hpcsft.attempt.after_srun {scripts['run_dir']} {stage} $status")
 
 
 def test_one_rank_that_dies_takes_the_others_along(scripts):
@@ -330,10 +330,24 @@ def test_a_real_shell_sees_the_set_up_and_the_variables_as_they_stand(stage, scr
     """Setup lines run as they are; what stands in `env` is data, whatever it looks like."""
     body, _, _ = scripts[stage].partition("\n# command\n")
     assert body.index("module load cuda/12\n") < body.index("ulimit -n 4096\n") < body.index("export A=1\n")
-    runnable = body.replace("module load cuda/12", "true") + '\nprintf "%s" "$GREETING"\n'
-    done = subprocess.run(["bash", "-c", runnable], capture_output=True, text=True, cwd=tmp_path, env=environment())
-    assert (done.stdout, done.stderr) == (SECRETS, "")
-    assert not (tmp_path / "pwned").exists()
+    assert in_a_shell(scripts, body, 'printf "%s" "$GREETING"') == (SECRETS, "")
+    assert not list(tmp_path.rglob("pwned"))
+
+
+def in_a_shell(scripts: dict[str, str], body: str, *then: str) -> tuple[str, str]:
+    """What a script prints that goes up to srun, and what then stands in place of it."""
+    code = Path(scripts["run_dir"], "code")
+    code.mkdir(parents=True)
+    lines = [body.replace("module load cuda/12", "true"), *then]
+    done = subprocess.run(["bash", "-c", "\n".join(lines)], capture_output=True, text=True, cwd=code, env=environment())
+    return done.stdout, done.stderr
+
+
+def test_whatever_the_set_up_did_the_shell_lives_on_in_the_runs_own_code(scripts):
+    """Setup lines that change the folder, end the shell at the first error, or take its traps away."""
+    body, _, _ = scripts["train"].partition("\n# command\n")
+    told = in_a_shell(scripts, body, "kill -TERM $$", "false", "echo status $?", "pwd")
+    assert told == (f"status 1\n{scripts['run_dir']}/code\n", "")
 
 
 def test_no_option_of_a_script_has_a_second_source(scripts):

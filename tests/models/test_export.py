@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
+from hpcsft.errors import Fenced
 from hpcsft.models.export import gather_state, write_model
 from hpcsft.models.load import load_model, load_tokenizer
 from tests.conftest import build_tiny_model
@@ -98,9 +99,23 @@ def test_half_an_export_is_none(folders, tmp_path, exists):
     with pytest.raises(OSError, match="No space left"):
         write_model(model, state, FullDisk(), target)
     assert target.exists() is exists
-    if exists:
-        assert torch.equal(load_model(str(target), "float32").model.norm.weight, torch.ones(32))
-    write_model(model, state, tokenizer, target)
-    assert torch.equal(load_model(str(target), "float32").model.norm.weight, model.model.norm.weight)
+    write_model(model, state, tokenizer, target)  # one that is there is whole, and may be in use: it stays
+    expected = torch.ones(32) if exists else model.model.norm.weight
+    assert torch.equal(load_model(str(target), "float32").model.norm.weight, expected)
     assert load_tokenizer(str(target)).get_vocab() == tokenizer.get_vocab()
+    assert [path.name for path in target.parent.iterdir()] == ["epoch-1"]
+
+
+def test_an_attempt_that_was_taken_over_publishes_no_model_and_leaves_no_trace_for_long(folders, tmp_path):
+    model, tokenizer = trained(folders[True]), load_tokenizer(str(folders[True]))
+    target = tmp_path / "models" / "epoch-1"
+    state = gather_state(model, 0, keep=True)
+
+    def taken_over() -> None:
+        raise Fenced("44_1 has taken over")
+
+    with pytest.raises(Fenced):
+        write_model(model, state, tokenizer, target, "44_0", taken_over)
+    assert [path.name for path in target.parent.iterdir()] == [".epoch-1.44_0.partial"]
+    write_model(model, state, tokenizer, target, "44_1")
     assert [path.name for path in target.parent.iterdir()] == ["epoch-1"]

@@ -35,7 +35,11 @@ SLURM = {
         "the loss is nan",
     ),
     "failed, gone from the queue": ([said("train", "failed", message="the loss is nan")], "failed", "the loss is nan"),
-    "preempted, to be requeued": ([queued("train", "PREEMPTED"), said("train", "running")], "pending", None),
+    "preempted for good": (
+        [queued("train", "PREEMPTED"), said("train", "running")],
+        "failed",
+        f"the job ended as PREEMPTED: {KILLED}",
+    ),
     "requeued, waits for its turn": (
         [queued("train", "PENDING", reason="BeginTime"), said("train", "running")],
         "pending",
@@ -62,10 +66,10 @@ SLURM = {
         "running",
         None,
     ),
-    "stopped, to be requeued": (
+    "stopped, preempted for good": (
         [queued("train", "PREEMPTED"), said("train", "stopped", message="preempted")],
-        "pending",
-        None,
+        "failed",
+        "preempted; nothing has queued it again",
     ),
     "stopped, waits for its turn": (
         [queued("train", "PENDING", reason="BeginTime"), said("train", "stopped", message="preempted")],

@@ -44,7 +44,7 @@ def interrupt(run: RunDir, after_step: int, number: signal.Signals, targets: lis
     try:
         while max((row["step"] for row in read_jsonl(run.metrics)), default=0) < after_step:
             assert all(rank.poll() is None for rank in ranks), ranks[0].communicate()[0]
-            assert time.monotonic() < deadline_s, f"no {event} of attempt {restart}"
+            assert time.monotonic() < deadline_s
             time.sleep(0.002)
         for target in targets:
             ranks[target].send_signal(number)
