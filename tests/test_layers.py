@@ -60,16 +60,16 @@ RULES = {
     "hpcsft.plan": Rule("errors records spec rundir", "pydantic"),
     "hpcsft.estimate": Rule(LOW),
     "hpcsft.inputs": Rule(f"{LOW} plan data.formats data.readers evaluate.prompts"),
-    "hpcsft.attempt": Rule(f"{LOW} attempt cluster.client"),
+    "hpcsft.attempt": Rule(f"{LOW} attempt slurm_client"),
     "hpcsft.attempt.causes": Rule("errors"),  # pure
     "hpcsft.attempt.watchdog": Rule(),  # a script of its own
-    "hpcsft.cluster": Rule(f"{LOW} attempt cluster", later="submitit"),
-    "hpcsft.cluster.client": Rule("errors"),
-    "hpcsft.cluster.resume": Rule(f"{LOW} attempt cluster estimate train.deepspeed_config"),
+    "hpcsft.cluster": Rule(f"{LOW} attempt slurm_client cluster", later="submitit"),
+    "hpcsft.slurm_client": Rule("errors"),
+    "hpcsft.cluster.resume": Rule(f"{LOW} attempt slurm_client cluster estimate train.deepspeed_config"),
     "hpcsft.cluster.task": Rule(later="attempt errors rundir submitit"),  # unpickled by any version: light
     "hpcsft.cluster.dry_run": Rule(f"{LOW} cluster estimate inputs train.deepspeed_config"),
-    "hpcsft.monitor": Rule(f"{LOW} cluster monitor", "rich"),
-    "hpcsft.monitor.state": Rule("errors records plan cluster.client"),  # pure
+    "hpcsft.monitor": Rule(f"{LOW} slurm_client cluster monitor", "rich"),
+    "hpcsft.monitor.state": Rule("errors records plan slurm_client"),  # pure
     "hpcsft.monitor.view": Rule("monitor.state", "rich"),  # pure
     "hpcsft.console": Rule("errors cluster.snapshot", later="spec"),
     "hpcsft.quickstart": Rule("errors quickstart", later="gguf numpy safetensors tokenizers torch yaml"),
@@ -82,7 +82,7 @@ RULES = {
     "hpcsft.data.packing": Rule(),
     "hpcsft.data.preprocess": Rule(f"{LOW} stage data models.load", later="pyarrow"),
     "hpcsft.models": Rule(f"{LOW} stage models", "safetensors torch transformers", later="deepspeed"),
-    "hpcsft.train": Rule(f"{LOW} attempt cluster.client stage data models train", "deepspeed numpy torch transformers"),
+    "hpcsft.train": Rule(f"{LOW} attempt slurm_client stage data models train", "deepspeed numpy torch transformers"),
     "hpcsft.train.deepspeed_config": Rule("spec"),  # pure: the dry run shows it
     "hpcsft.train.metrics": Rule("records rundir"),
     "hpcsft.train.commit": Rule("records rundir attempt.fence", "pydantic"),
@@ -103,7 +103,9 @@ RULES = {
 }
 """Row of a module: the longest prefix of its name."""
 
-LOGIN_NODE = "launch " + " ".join(f"hpcsft.{name}" for name in f"{LOW} estimate inputs cluster monitor console".split())
+LOGIN_NODE = "launch " + " ".join(
+    f"hpcsft.{name}" for name in f"{LOW} slurm_client attempt estimate inputs cluster monitor console".split()
+)
 """What runs on a login node."""
 
 

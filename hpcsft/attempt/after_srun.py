@@ -9,11 +9,11 @@ import os
 import sys
 import time
 
+from hpcsft import slurm_client
 from hpcsft.attempt.causes import Verdict
 from hpcsft.attempt.fence import Token
 from hpcsft.attempt.identity import TaskIdentity
 from hpcsft.attempt.outcome import Outcome
-from hpcsft.cluster import client
 from hpcsft.errors import EXIT_FAILED, EXIT_OK, ClusterError, Fenced
 from hpcsft.plan import Plan
 from hpcsft.records import read_json
@@ -37,14 +37,14 @@ def requeue(token: Token, run: RunDir) -> str | None:
         try:
             if run.cancelled.exists():
                 return "it was cancelled"
-            facts = client.query_job(token.job_id)
+            facts = slurm_client.query_job(token.job_id)
             if facts is None:
                 return "Slurm has forgotten the job"
             if facts.restarts != token.restart:
                 return None
             if not facts.running and not facts.used_up and not facts.preempted:
                 return "Slurm has ended the job for good (scancel, or a partition whose preemptions cancel)"
-            client.requeue_job(token.job_id)
+            slurm_client.requeue_job(token.job_id)
             return None
         except ClusterError as error:
             if time.monotonic() > deadline_s or any(sign in error.message for sign in REFUSALS):

@@ -11,11 +11,11 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from hpcsft import slurm_client
 from hpcsft.attempt.causes import LAUNCH_FAILED_LOG, OUT_OF_MEMORY_LOG, SLURM_STATES, Verdict, judge_end
 from hpcsft.attempt.fence import Fence, Token
 from hpcsft.attempt.identity import TaskIdentity
 from hpcsft.attempt.journal import Journal, Row, last
-from hpcsft.cluster import client
 from hpcsft.errors import ClusterError
 from hpcsft.plan import StagePlan
 from hpcsft.records import StageStatus, now, read_json, write_json
@@ -124,13 +124,13 @@ class Outcome:
     def _unaccounted(self, rows: Sequence[Row], notice: Row | None, told: str | None) -> str:
         """The cause where Slurm keeps no accounts: a node that is down says more than the signal that followed."""
         start = last(rows, "start")
-        if start and start.get("nodes") and client.any_node_down(start["nodes"]):
+        if start and start.get("nodes") and slurm_client.any_node_down(start["nodes"]):
             return "node_failure"
         return "preemption" if notice else told or "node_failure"
 
     def _past_state(self) -> str | None:
         """How Slurm's accounts call the end of this attempt."""
-        states = client.past_states(self.job_id) if self.token.in_slurm else []
+        states = slurm_client.past_states(self.job_id) if self.token.in_slurm else []
         return states[self.token.restart] if self.token.restart < len(states) - 1 else None
 
     def _log_folder(self) -> Path:
@@ -185,14 +185,14 @@ def cause_of_notice(token: Token, signal_name: str) -> str:
         return "timeout"
     if not facts.running:
         nodes = os.environ.get("SLURM_JOB_NODELIST")
-        return "node_failure" if nodes and client.any_node_down(nodes) else "preemption"
+        return "node_failure" if nodes and slurm_client.any_node_down(nodes) else "preemption"
     remaining_s = facts.remaining_s()
     return "timeout" if signal_name == "SIGUSR2" and remaining_s is not None and remaining_s < 600 else "signal"
 
 
-def _query(job_id: str) -> client.JobFacts | None:
+def _query(job_id: str) -> slurm_client.JobFacts | None:
     try:
-        return client.query_job(job_id)
+        return slurm_client.query_job(job_id)
     except ClusterError:
         return None
 

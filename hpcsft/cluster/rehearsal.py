@@ -12,9 +12,9 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any
 
+from hpcsft import slurm_client
 from hpcsft.attempt.fence import Token
 from hpcsft.attempt.journal import Journal, Row, last
-from hpcsft.cluster import client
 from hpcsft.cluster.submit import cancel_run, cluster_kind, submit_experiment
 from hpcsft.errors import ClusterError, HpcsftError, StageError
 from hpcsft.plan import make_plan
@@ -28,8 +28,8 @@ STEPS_BEFORE = 3
 """Steps that an attempt makes before it is disturbed."""
 POLL_INTERVAL_S = 1.0
 NOTICES: dict[str, Callable[[str], None]] = {
-    "notice ahead of the time limit (SIGUSR2)": lambda job_id: client.signal_job(job_id, "USR2"),
-    "preemption (scontrol requeue)": client.requeue_job,
+    "notice ahead of the time limit (SIGUSR2)": lambda job_id: slurm_client.signal_job(job_id, "USR2"),
+    "preemption (scontrol requeue)": slurm_client.requeue_job,
 }
 
 
@@ -109,8 +109,8 @@ def _wait(run: RunDir, job_id: str, condition: Callable[[], bool]) -> None:
             if status.state == "failed":
                 raise StageError(f"{status.stage} failed: {status.message}", status.hint or f"see {run.path}/logs")
         with contextlib.suppress(ClusterError):  # a busy controller is asked again
-            facts = client.query_job(job_id)
-            ended = facts is None or facts.state in client.TERMINAL
+            facts = slurm_client.query_job(job_id)
+            ended = facts is None or facts.state in slurm_client.TERMINAL
         if ended:
             raise StageError(f"job {job_id} ended as {facts.state if facts else 'unknown'}", f"see {run.path}/submitit")
         time.sleep(POLL_INTERVAL_S)

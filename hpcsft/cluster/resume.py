@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from hpcsft import slurm_client
 from hpcsft.attempt.journal import all_rows
-from hpcsft.cluster import client
 from hpcsft.cluster.submit import submit_stages
 from hpcsft.errors import Problem, SpecError
 from hpcsft.estimate import with_measured_lead
@@ -33,7 +33,7 @@ def resume_run(
     write_json(run.plan, plan)
     submission = run.read_submission()
     if submission and submission.cluster == "slurm":
-        client.cancel_jobs([job.job_id for job in submission.jobs if job.stage in stages])
+        slurm_client.cancel_jobs([job.job_id for job in submission.jobs if job.stage in stages])
     run.cancelled.unlink(missing_ok=True)
     return submit_stages(spec, plan, run, stages, done=set(plan.stage_names) - set(stages)), plan.warnings
 

@@ -7,7 +7,8 @@ import socket
 from collections import Counter
 from collections.abc import Collection, Sequence
 
-from hpcsft.cluster import client, local, slurm, snapshot
+from hpcsft import slurm_client
+from hpcsft.cluster import local, slurm, snapshot
 from hpcsft.errors import HpcsftError, Problem, SpecError, SubmissionError
 from hpcsft.plan import Plan
 from hpcsft.records import Submission, SubmittedStage, now, write_json
@@ -151,7 +152,7 @@ def _submit_slurm(
             run.write_submission(Submission(cluster="slurm", host=submission.host, jobs=[*submission.jobs, *jobs]))
     except HpcsftError as error:
         if jobs:
-            client.cancel_jobs([job.job_id for job in jobs])
+            slurm_client.cancel_jobs([job.job_id for job in jobs])
             run.write_submission(submission)
             error.message += f" ({', '.join(job.stage for job in jobs)} had been submitted, and are cancelled again)"
         raise
@@ -174,7 +175,7 @@ def cancel_run(run: RunDir) -> list[str]:
     # If Slurm does not answer now, the marker stays: cancelling again is harmless.
     ids = list(dict.fromkeys(job.job_id for job in submission.jobs))
     if submission.cluster == "slurm":
-        client.cancel_jobs(ids)
+        slurm_client.cancel_jobs(ids)
     else:
         for job_id in ids:
             local.stop_driver(run, job_id, submission.host)

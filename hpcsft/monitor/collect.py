@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 from typing import Any
 
-from hpcsft.cluster import client, local
+from hpcsft import slurm_client
+from hpcsft.cluster import local
 from hpcsft.errors import ClusterError
 from hpcsft.monitor.state import Facts
 from hpcsft.plan import Plan
@@ -23,7 +24,7 @@ def collect(run: RunDir, tolerant: bool = False) -> Facts:
     queue, driver_alive, problem = None, None, None
     if submission and submission.cluster == "slurm":
         try:
-            queue = client.query_queue()
+            queue = slurm_client.query_queue()
         except ClusterError as error:
             if not tolerant:
                 raise

@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Literal
 
-from hpcsft.cluster.client import QueueEntry
 from hpcsft.errors import EXIT_CANCELLED, EXIT_OK, EXIT_STAGE_FAILED, EXIT_UNFINISHED
 from hpcsft.plan import Plan, StagePlan
 from hpcsft.records import Progress, Record, StageStatus, SubmittedStage
+from hpcsft.slurm_client import QueueEntry
 
 SCHEMA_VERSION = 1
 

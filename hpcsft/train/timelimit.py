@@ -9,8 +9,8 @@ import time
 from datetime import datetime
 
 from hpcsft.attempt.identity import TaskIdentity
-from hpcsft.cluster.client import query_job
 from hpcsft.errors import ClusterError
+from hpcsft.slurm_client import query_job
 
 MARGIN_S = 15.0
 """For the way from the published checkpoint to the end of srun."""

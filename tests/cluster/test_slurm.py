@@ -16,10 +16,10 @@ from typing import Any
 
 import pytest
 
-from hpcsft.cluster.client import parse_queue, query_queue
 from hpcsft.errors import ClusterError
 from hpcsft.records import read_jsonl
 from hpcsft.rundir import RunDir
+from hpcsft.slurm_client import parse_queue, query_queue
 from tests.cluster.minislurm import MiniSlurm
 from tests.launch.command import ROOT, environment, launch
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from hpcsft.cluster.client import QueueEntry
 from hpcsft.monitor.state import Facts, RunState, StageState, run_state
 from hpcsft.plan import Plan, make_plan
 from hpcsft.records import Progress, StageStatus, SubmittedStage
+from hpcsft.slurm_client import QueueEntry
 from hpcsft.spec import parse_spec
 
 VALUES: dict[str, Any] = {

@@ -6,7 +6,8 @@ from datetime import datetime, timedelta
 
 import pytest
 
-from hpcsft.cluster.client import (
+from hpcsft.errors import ClusterError
+from hpcsft.slurm_client import (
     TERMINAL,
     QueueEntry,
     cancel_jobs,
@@ -18,7 +19,6 @@ from hpcsft.cluster.client import (
     requeue_job,
     run_client,
 )
-from hpcsft.errors import ClusterError
 
 RUNNING = (
     "JobId=44 JobName=tiny.train UserId=root(0) GroupId=root(0) MCS_label=N/A Priority=1 Nice=0 Account=(null) QOS=low "
