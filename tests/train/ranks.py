@@ -18,7 +18,7 @@ from hpcsft.rundir import RunDir
 from hpcsft.spec import parse_spec
 from hpcsft.spec.load import _apply
 
-TIMEOUT_S = 120
+TIMEOUT_S = 240
 
 
 def new_run(values: dict[str, Any], runs_dir: Path, *overrides: str) -> RunDir:
