@@ -123,7 +123,8 @@ def test_ten_interruptions_change_no_bit(zero_stage: int, values: dict[str, Any]
 
 def zombies(values: dict[str, Any], folder: Path, times: int) -> None:
     """Freeze an attempt at some moment, let the next one take over, thaw the old one while the new one trains."""
-    run = new_run(values, folder, "train.checkpoint.every_steps=3", "train.epochs=40")
+    often = "cluster.retries.node_failure=100"
+    run = new_run(values, folder, "train.checkpoint.every_steps=3", "train.epochs=40", often)
     chance = random.Random(times)
     old = start(run, world_size=2, restart=0)
     try:
