@@ -6,6 +6,7 @@ Only small reads, and nothing heavy is imported, so that a login node does it in
 from __future__ import annotations
 
 import importlib.util
+import itertools
 import json
 import math
 import os
@@ -13,14 +14,20 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
-from hpcsft.data.formats import RowError, conversation_of
-from hpcsft.data.readers import find_files, read_rows
+from hpcsft.data.files import find_files, read_about, saved_files
+from hpcsft.data.formats import RowError, check_keys, conversation_of
+from hpcsft.data.hub import PREFIX
+from hpcsft.data.readers import read_rows
 from hpcsft.errors import HpcsftError, InputError
 from hpcsft.evaluate.prompts import load_prompts
 from hpcsft.plan import STAGES
 from hpcsft.records import Record
 from hpcsft.spec import ExperimentSpec
+from hpcsft.spec.data import TEMPLATES
 from hpcsft.spec.evaluate import JudgeSpec
+
+FIRST_ROWS = 20
+"""Rows of a file that are looked at for a conversation."""
 
 
 class ModelFacts(Record):
@@ -60,6 +67,7 @@ def check_inputs(spec: ExperimentSpec, stages: Collection[str] = STAGES) -> Inpu
         files += attempt(check_data, [pattern], spec.data.format, "data.train") or []
     for pattern in spec.data.validation if isinstance(spec.data.validation, list) else []:
         attempt(check_data, [pattern], spec.data.format, "data.validation")
+    attempt(check_template, spec.data.template, spec.model.path)
     prompts = attempt(load_prompts, spec.evaluate.prompts) if spec.evaluate else []
     if spec.evaluate and "judge" in stages:
         attempt(check_judge, spec.evaluate.judge)
@@ -70,9 +78,31 @@ def check_inputs(spec: ExperimentSpec, stages: Collection[str] = STAGES) -> Inpu
     return InputFacts(
         model=model,
         data_files=list(dict.fromkeys(files)),
-        data_bytes=sum(os.path.getsize(file) for file in set(files)),
+        data_bytes=sum(data_size(file) for file in set(files)),
         num_prompts=len(prompts),
     )
+
+
+def check_template(template: str, model: str) -> None:
+    """The Jinja file, or the chat template of the model's folder, if that is asked for: InputError if it is missing."""
+    if template not in TEMPLATES:
+        try:
+            Path(template).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
+            raise InputError(f"data.template: {template}: cannot be read: {reason}", "give a Jinja file") from None
+    elif template == "tokenizer" and not _has_chat_template(Path(model)):
+        hint = "use user_assistant, chatml or a Jinja file; base models often come without a chat template"
+        raise InputError(f"data.template: {model}: the tokenizer has no chat template", hint)
+
+
+def _has_chat_template(folder: Path) -> bool:
+    try:
+        config = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        config = {}
+    kept_apart = any((folder / name).exists() for name in ("chat_template.jinja", "chat_template.json"))
+    return kept_apart or (isinstance(config, dict) and bool(config.get("chat_template"))) or not folder.is_dir()
 
 
 def check_judge(judge: JudgeSpec) -> None:
@@ -141,17 +171,49 @@ def _count_parameters(files: list[Path], where: str) -> int:
 
 
 def check_data(patterns: list[str], format: str, where: str) -> list[str]:
-    """The files behind `patterns`; InputError if one is missing, empty or its first row is no conversation."""
+    """What is behind `patterns`; InputError if something is missing, empty or its first row is no conversation.
+
+    Of a data set of the hub only the name is looked at, of a folder saved by `datasets` only what its columns are.
+    """
     files = find_files(patterns, where)
     for file in files:
         try:
-            first = next(read_rows([file]), None)
+            if os.path.isdir(file):
+                _check_saved(file, format)
+            elif not file.startswith(PREFIX):
+                _check_first_rows(file, format)
         except InputError as error:
             raise InputError(f"{where}: {error.message}", error.hint) from None
-        if first is None:
-            raise InputError(f"{where}: {file}: empty", "expected one conversation per line")
-        try:
-            conversation_of(first.parse(), format)
-        except RowError as error:
-            raise InputError(f"{where}: {file}, row {first.number}: {error}", "see data.format in the README") from None
     return files
+
+
+def _check_first_rows(file: str, format: str) -> None:
+    """One of the first rows must be a conversation; bad ones among good ones are for the quarantine."""
+    wrong = None
+    for row in itertools.islice(read_rows([file]), FIRST_ROWS):
+        try:
+            conversation_of(row.parse(), format)
+            return
+        except RowError as error:
+            wrong = wrong or f"{file}, row {row.number}: {error}"
+    if wrong is None:
+        raise InputError(f"{file}: empty", "expected one conversation per line")
+    raise InputError(wrong, "see data.format in the README")
+
+
+def _check_saved(folder: str, format: str) -> None:
+    saved_files(folder)
+    about = read_about(folder, "dataset_info.json")
+    columns = about.get("features") if isinstance(about, dict) else None
+    if isinstance(columns, dict):  # datasets does without, and then so do we
+        try:
+            check_keys(columns, format)
+        except RowError as error:
+            raise InputError(f"{folder}: {error}", "see data.format in the README") from None
+
+
+def data_size(file: str) -> int:
+    """Bytes of a file or of a saved data set; 0 for one of the hub, which is not looked at."""
+    if file.startswith(PREFIX):
+        return 0
+    return sum(os.path.getsize(part) for part in (saved_files(file) if os.path.isdir(file) else [file]))

@@ -34,6 +34,9 @@ class RunDir:
         self.data = self.path / "data"
         self.manifest = self.data / "manifest.json"
         self.audit = self.data / "audit.json"
+        self.quarantine = self.data / "quarantine.jsonl"
+        self.cache = self.path.parent / ".cache"
+        self.data_index = self.cache / "index"
         self.checkpoints = self.path / "checkpoints"
         self.models = self.path / "models"
         self.evaluate = self.path / "evaluate"
@@ -73,6 +76,10 @@ class RunDir:
     def hang_file(self, stage: str, job_id: str, restart: int, rank: int) -> Path:
         """Beside a rank's logs: what the watchdog wrote when it ended that rank."""
         return self.log_folder(stage, job_id, restart) / f"{rank}.hang.json"
+
+    def data_cache(self, fingerprint: str) -> Path:
+        """RUNS_DIR/.cache/data/FINGERPRINT: shards that runs share; it may be removed at any time."""
+        return self.cache / "data" / fingerprint
 
     def step_folder(self, step: int) -> Path:
         """checkpoints/step-000200."""

@@ -9,6 +9,8 @@ import gzip
 import json
 import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -175,12 +177,66 @@ def test_no_such_data_file(tmp_path):
 @pytest.mark.parametrize("name", ["a.txt", "a.csv", "a.jsonl.bz2"])
 def test_an_unknown_kind_of_data_file(name, tmp_path):
     lines = data_refused("unknown kind of file", write_rows(tmp_path / name, ROW))
-    assert ".jsonl, .jsonl.gz, .json, .json.gz, .parquet" in lines[1]
+    assert ".jsonl, .jsonl.gz, .jsonl.zst, .json, .json.gz, .json.zst, .parquet" in lines[1]
 
 
-def test_a_folder_is_no_data_file(tmp_path):
-    (tmp_path / "a.jsonl").mkdir()
-    data_refused("cannot be read", tmp_path / "a.jsonl")
+def test_a_folder_stands_for_the_data_inside(tmp_path):
+    (tmp_path / "a").mkdir()
+    data_refused("a: no data inside", tmp_path / "a")
+    file = write_rows(tmp_path / "a" / "b.jsonl", ROW)
+    assert check_data([str(tmp_path / "a")], "auto", "data.train") == [str(file)]
+    bad = write_rows(tmp_path / "a" / "c.jsonl", {"text": 1})
+    assert str(bad) in data_refused("row 1: keys text", tmp_path / "a")[0]
+
+
+@pytest.fixture
+def saved(tmp_path) -> Path:
+    """What `save_to_disk` writes, as far as the login node looks."""
+    folder = tmp_path / "saved"
+    folder.mkdir()
+    (folder / "dataset_info.json").write_text(json.dumps({"features": {"id": {}, "data": {}}}))
+    (folder / "state.json").write_text(json.dumps({"_data_files": [{"filename": "data.arrow"}]}))
+    (folder / "data.arrow").write_bytes(b"x" * 1000)
+    return folder
+
+
+def test_a_saved_data_set_is_judged_by_its_columns(saved):
+    assert check_data([str(saved)], "auto", "data.train") == [str(saved)]
+    data_refused("saved: 'messages' is missing, which messages needs; the keys are id, data", saved, format="messages")
+    (saved / "dataset_info.json").write_text(json.dumps({"features": {"text": {}}}))
+    lines = data_refused("saved: keys text are of no known format", saved)
+    assert lines[1] == "hint: see data.format in the README"
+    (saved / "dataset_info.json").write_text(json.dumps({"features": None}))
+    assert check_data([str(saved)], "auto", "data.train") == [str(saved)]
+    (saved / "dataset_info.json").write_text("{")
+    data_refused("dataset_info.json: cannot be read: Expecting", saved)
+
+
+def test_a_saved_data_set_without_its_data(saved):
+    (saved / "data.arrow").unlink()
+    data_refused("saved: data.arrow is missing", saved)
+
+
+def test_a_data_set_of_the_hub_is_not_opened():
+    assert check_data(["hub:owner/name/en:test"], "auto", "data.train") == ["hub:owner/name/en:test"]
+    assert "hub:OWNER/NAME" in data_refused("hub:name: not the name of a data set on the hub", "hub:name")[1]
+
+
+def test_looking_at_data_sets_loads_nothing_heavy(saved):
+    """Nor does it go to the network: a login node answers at once."""
+    code = "import sys; from hpcsft.inputs import check_data; check_data(sys.argv[1:], 'auto', 'data.train'); "
+    code += "print({'datasets', 'huggingface_hub', 'numpy', 'pyarrow', 'torch'} & set(sys.modules))"
+    command = [sys.executable, "-c", code, str(saved), "hub:owner/name"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout == "set()\n"
+
+
+def test_all_kinds_of_data_have_a_size(saved, tmp_path, spec_values):
+    file = write_rows(tmp_path / "a.jsonl", ROW)
+    spec_values["data"]["train"] = [str(file), str(saved), "hub:owner/name"]
+    facts = check_inputs(parse_spec(spec_values))
+    assert facts.data_files == spec_values["data"]["train"]
+    assert facts.data_bytes == sum(path.stat().st_size for path in [file, *saved.iterdir()])
 
 
 @pytest.mark.parametrize("content", ["", "\n \n"])
@@ -202,8 +258,8 @@ def test_one_empty_file_among_good_ones_is_named(tmp_path):
     [
         ([1], "row 1: a row is a JSON object, this is list"),
         ({"text": "x"}, "row 1: keys text are of no known format"),
-        ({"data": "x"}, "row 1: 'data' is str, expected a list"),
-        ({"data": ["only a question"]}, "row 1: no pair of question and answer"),
+        ({"data": "x"}, "row 1: data is str, expected a list"),
+        ({"data": ["only a question"]}, "row 1: turn 1, the last one, is a question without an answer"),
         ({"data": ["a question", " "]}, "row 1: turn 2 is empty"),
         ({"data": ["a question", 7]}, r"row 1: data\[1\] is int, expected a string"),
         ({"messages": [{"role": "assistant", "content": "x"}] * 2}, "row 1: turn 1 is by 'assistant', expected 'user'"),
@@ -217,7 +273,7 @@ def test_a_first_row_that_is_no_conversation(row, text, tmp_path):
 
 
 def test_the_format_that_the_spec_names_is_insisted_on(tmp_path):
-    data_refused("'messages' is missing, expected a list", write_rows(tmp_path / "a.jsonl", ROW), format="messages")
+    data_refused("messages is missing, expected a list", write_rows(tmp_path / "a.jsonl", ROW), format="messages")
 
 
 @pytest.mark.parametrize(
@@ -225,14 +281,27 @@ def test_the_format_that_the_spec_names_is_insisted_on(tmp_path):
     [
         ("a.jsonl", b"{'data': []}\n", "not valid JSON"),
         ("a.jsonl", b'{"data": ["\xff", "b"]}\n', "not UTF-8 text"),
-        ("a.json", b'{"data": ["a", "b"]}', "a JSON array of rows is expected, this is dict"),
-        ("a.json", b'{"data": ["a", "b"]}\n{"data": ["a", "b"]}', "not valid JSON"),
+        ("a.json", b'{"data": ["a", "b"]}', r"a JSON array of rows is expected, this begins with \{"),
+        ("a.json", b'[{"data": ["a", "b', "row 1: the file is cut off or damaged here: the array is not closed"),
         ("a.jsonl.gz", b'{"data": ["a", "b"]}\n', "cannot be read: Not a gzipped file"),
-        ("a.jsonl.gz", gzip.compress(b"x" * 1000)[:15], "cannot be read"),
+        ("a.jsonl.gz", gzip.compress(b"x" * 1000)[:9], "cannot be read"),
         ("a.jsonl.gz", gzip.compress(b"x" * 1000)[:10] + b"\xff" * 30, "cannot be read"),
+        ("a.jsonl.gz", gzip.compress(b"x" * 1000)[:15], "row 1: the file is cut off or damaged here"),
+        ("a.jsonl.zst", b'{"data": ["a", "b"]}\n', "cannot be read: ZSTD"),
         ("a.parquet", b"PAR1", "not a readable Parquet file"),
     ],
-    ids=["no JSON", "no UTF-8", "no array", "lines", "not gzipped", "gzip cut", "gzip damaged", "parquet"],
+    ids=[
+        "no JSON",
+        "no UTF-8",
+        "no array",
+        "array cut",
+        "not gzipped",
+        "gzip header",
+        "gzip damaged",
+        "gzip cut",
+        "not zstd",
+        "parquet",
+    ],
 )
 def test_data_that_cannot_be_read(name, content, text, tmp_path):
     path = tmp_path / name

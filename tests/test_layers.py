@@ -24,6 +24,7 @@ HEAVY = {
     "accelerate",
     "datasets",
     "deepspeed",
+    "jinja2",
     "matplotlib",
     "numpy",
     "openai",
@@ -59,7 +60,7 @@ RULES = {
     "hpcsft.rundir": Rule("errors records spec"),
     "hpcsft.plan": Rule("errors records spec rundir", "pydantic"),
     "hpcsft.estimate": Rule(LOW),
-    "hpcsft.inputs": Rule(f"{LOW} plan data.formats data.readers evaluate.prompts"),
+    "hpcsft.inputs": Rule(f"{LOW} plan data.files data.formats data.hub data.readers evaluate.prompts"),
     "hpcsft.attempt": Rule(f"{LOW} attempt slurm_client"),
     "hpcsft.attempt.causes": Rule("errors"),  # pure
     "hpcsft.attempt.watchdog": Rule(),  # a script of its own
@@ -74,13 +75,35 @@ RULES = {
     "hpcsft.console": Rule("errors cluster.snapshot", later="spec"),
     "hpcsft.quickstart": Rule("errors quickstart", later="gguf numpy safetensors tokenizers torch yaml"),
     "hpcsft.stage": Rule(f"{LOW} attempt"),
-    "hpcsft.data": Rule(f"{LOW} stage data models.load", "datasets numpy pyarrow torch"),
-    "hpcsft.data.formats": Rule(),  # this and the next five are light
-    "hpcsft.data.readers": Rule("errors data.formats", later="pyarrow"),
-    "hpcsft.data.templates": Rule("errors data.formats"),
-    "hpcsft.data.encode": Rule("errors spec data.formats data.templates"),
-    "hpcsft.data.packing": Rule(),
-    "hpcsft.data.preprocess": Rule(f"{LOW} stage data models.load", later="pyarrow"),
+    "hpcsft.data": Rule(f"{LOW} stage data models.tokenizer", "numpy pyarrow tokenizers"),
+    "hpcsft.data.formats": Rule(),  # light, as are those below that name what they may load
+    "hpcsft.data.streams": Rule("errors", later="pyarrow"),
+    "hpcsft.data.json_lines": Rule("data.formats data.streams"),
+    "hpcsft.data.json_arrays": Rule("errors data.formats data.json_lines data.streams"),
+    "hpcsft.data.hub": Rule("errors", later="datasets"),
+    "hpcsft.data.files": Rule("errors data.hub data.streams"),
+    "hpcsft.data.tables": Rule("errors data.formats data.streams", later="datasets pyarrow"),
+    "hpcsft.data.readers": Rule(
+        "errors data.files data.formats data.hub data.json_arrays data.json_lines data.streams data.tables"
+    ),
+    "hpcsft.data.pieces": Rule("data.formats"),
+    "hpcsft.data.special_tokens": Rule(),
+    "hpcsft.data.templates": Rule("errors data.formats data.pieces data.special_tokens", later="data.jinja_template"),
+    "hpcsft.data.jinja_layout": Rule("data.formats data.pieces data.special_tokens"),
+    "hpcsft.data.jinja_template": Rule(
+        "errors data.formats data.pieces data.jinja_layout data.special_tokens", "jinja2 transformers"
+    ),
+    "hpcsft.data.rows": Rule("spec data.formats data.pieces"),
+    "hpcsft.data.hashing": Rule("", "numpy"),
+    "hpcsft.data.packing": Rule("", "numpy"),
+    "hpcsft.data.order": Rule("data.hashing data.packing", "numpy"),
+    "hpcsft.data.shards": Rule("errors records data.quarantine", "numpy pyarrow"),
+    "hpcsft.data.splits": Rule("data.hashing data.shards", "numpy pyarrow"),
+    "hpcsft.data.batches": Rule("data.shards data.splits", "numpy torch"),
+    "hpcsft.data.audit": Rule(f"{LOW} data", "numpy", later="data.batches"),
+    "hpcsft.data.figures": Rule("spec data.hashing data.packing", "numpy"),
+    "hpcsft.data.readable": Rule("data.shards"),
+    "hpcsft.data.preview_text": Rule("data.readable", "rich"),
     "hpcsft.models": Rule(f"{LOW} stage models", "safetensors torch transformers", later="deepspeed"),
     "hpcsft.train": Rule(f"{LOW} attempt slurm_client stage data models train", "deepspeed numpy torch transformers"),
     "hpcsft.train.deepspeed_config": Rule("spec"),  # pure: the dry run shows it
@@ -92,14 +115,15 @@ RULES = {
     "hpcsft.evaluate.scores": Rule("errors records"),
     "hpcsft.evaluate.outputs": Rule(f"{LOW} evaluate.prompts"),
     "hpcsft.evaluate.judges": Rule(
-        "errors records spec evaluate.prompts evaluate.verdicts", later="openai torch models.load evaluate.generate"
+        "errors records spec evaluate.prompts evaluate.verdicts", later="openai torch models evaluate.generate"
     ),
     "hpcsft.report": Rule(
-        f"{LOW} stage report data.shards evaluate.judges evaluate.outputs evaluate.prompts evaluate.scores "
-        "evaluate.verdicts"
+        f"{LOW} stage report data.readable data.shards evaluate.judges evaluate.outputs evaluate.prompts "
+        "evaluate.scores evaluate.verdicts"
     ),
     "jobs": Rule("stage", later="data models train evaluate report"),
     "launch": Rule(f"{LOW} estimate inputs cluster monitor", later="rich"),
+    "launch.preview": Rule(f"{LOW} inputs cluster", later="rich data models.tokenizer"),
 }
 """Row of a module: the longest prefix of its name."""
 

@@ -43,7 +43,7 @@ def test_making_a_run_again_changes_nothing(tmp_path):
 
 def test_the_layout_is_the_contracts(tmp_path):
     run = RunDir(tmp_path)
-    assert {name: str(path.relative_to(tmp_path)) for name, path in vars(run).items() if name != "path"} == {
+    assert {name: os.path.relpath(path, tmp_path) for name, path in vars(run).items() if name != "path"} == {
         "spec": "spec.json",
         "plan": "plan.json",
         "provenance": "provenance.json",
@@ -60,6 +60,9 @@ def test_the_layout_is_the_contracts(tmp_path):
         "data": "data",
         "manifest": "data/manifest.json",
         "audit": "data/audit.json",
+        "quarantine": "data/quarantine.jsonl",
+        "cache": "../.cache",
+        "data_index": "../.cache/index",
         "checkpoints": "checkpoints",
         "models": "models",
         "evaluate": "evaluate",
@@ -74,6 +77,7 @@ def test_the_layout_is_the_contracts(tmp_path):
     assert run.log_folder("train", "17_2", restart=1) == tmp_path / "logs/train/17_2_1"
     assert run.hang_file("train", "17_2", restart=1, rank=5) == tmp_path / "logs/train/17_2_1/5.hang.json"
     assert run.step_folder(200) == tmp_path / "checkpoints/step-000200"
+    assert run.data_cache("0a1b") == tmp_path.parent / ".cache/data/0a1b"
     assert run.epoch_model(1) == tmp_path / "models/epoch-1"
 
 

@@ -6,6 +6,8 @@ Shapes: S positions of the micro batch (all its rows end to end), N supervised p
     position_ids  int64 [1, S]   counts from 0 in each row; that is how attention knows where a row begins
     positions     int64 [N]      positions whose next token is supervised
     targets       int64 [N]      those tokens
+
+R rows of the split. Tokens are sliced straight from the mapped files; only what is known of each row is in memory.
 """
 
 from __future__ import annotations
@@ -14,13 +16,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import datasets
 import numpy as np
-import pyarrow.compute
 import torch
 
-from hpcsft.data.encode import IGNORE_INDEX
-from hpcsft.data.shards import Manifest
+from hpcsft.data.shards import IGNORE_INDEX, Manifest, SourceName, map_batches
+from hpcsft.data.splits import held_out
 
 
 class Batch(NamedTuple):
@@ -37,44 +37,64 @@ class Batch(NamedTuple):
 
 
 class RowStore:
-    """All rows of a split, memory-mapped."""
+    """All rows of a split in the order of its files, memory-mapped."""
 
-    def __init__(self, folder: Path, manifest: Manifest, split: str):
-        files = manifest.files(split)
-        parts = [datasets.Dataset.from_file(str(folder / file.file)) for file in files if file.rows]
-        self.rows = datasets.concatenate_datasets(parts).with_format("numpy") if parts else []
-        self.lengths: list[int] = []
-        self.num_supervised: list[int] = []
-        if parts:
-            table = self.rows.data
-            self.lengths = pyarrow.compute.list_value_length(table.column("input_ids")).to_pylist()
-            self.num_supervised = table.column("num_supervised").to_pylist()
+    lengths: np.ndarray
+    """int32 [R]: tokens of each row."""
+    num_supervised: np.ndarray
+    """int32 [R]: supervised tokens of each row."""
+
+    def __init__(self, folder: Path, manifest: Manifest, split: SourceName):
+        self._tokens: list[tuple[np.ndarray, np.ndarray]] = []  # input_ids and labels of each record batch
+        facts = [np.empty((4, 0), dtype=np.int32)]
+        for shard in manifest.shards:
+            for batch in map_batches(folder / shard.file):
+                keys = batch.column("key").to_numpy()
+                below = held_out(shard.source, keys, manifest.seed, manifest.validation_below)
+                mine = np.flatnonzero(below == (split == "validation"))
+                if len(mine):
+                    offsets = batch.column("input_ids").offsets.to_numpy()
+                    supervised = batch.column("num_supervised").to_numpy()
+                    part = np.full(len(mine), len(self._tokens))
+                    start, end = offsets[mine] - offsets[0], offsets[mine + 1] - offsets[0]
+                    facts.append(np.stack([part, start, end - start, supervised[mine]]).astype(np.int32))
+                    ids, labels = (batch.column(name).flatten().to_numpy() for name in ("input_ids", "labels"))
+                    self._tokens.append((ids, labels))
+        self._part, self._start, self.lengths, self.num_supervised = np.concatenate(facts, axis=1)
 
     def __len__(self) -> int:
-        return len(self.rows)
+        return len(self.lengths)
 
-    def supervised(self, rows: Sequence[int]) -> int:
-        """Supervised tokens of `rows` together."""
-        return sum(self.num_supervised[row] for row in rows)
+    def supervised(self, rows: Sequence[int] | np.ndarray | slice = slice(None)) -> int:
+        """Supervised tokens of `rows` together; of all rows if none are named."""
+        return int(self.num_supervised[rows].sum(dtype=np.int64))
 
-    def tokens(self, rows: Sequence[int]) -> int:
-        """Tokens of `rows` together."""
-        return sum(self.lengths[row] for row in rows)
+    def tokens(self, rows: Sequence[int] | np.ndarray | slice = slice(None)) -> int:
+        """Tokens of `rows` together; of all rows if none are named."""
+        return int(self.lengths[rows].sum(dtype=np.int64))
 
-    def batch(self, rows: Sequence[int]) -> Batch:
+    def row(self, row: int) -> tuple[np.ndarray, np.ndarray]:
+        """input_ids and labels of one row as they are in the file: int32, to be read only."""
+        ids, labels = self._tokens[self._part[row]]
+        start = self._start[row]
+        end = start + self.lengths[row]
+        return ids[start:end], labels[start:end]
+
+    def batch(self, rows: Sequence[int] | np.ndarray) -> Batch:
         """The micro batch of `rows`. Without rows a batch of two positions and no loss, to keep ranks in step."""
-        if not rows:
+        if not len(rows):
             nothing = torch.zeros(0, dtype=torch.int64)
             return Batch(torch.zeros(1, 2, dtype=torch.int64), torch.arange(2)[None], nothing, nothing)
-        ids = [self.rows[row]["input_ids"] for row in rows]
-        labels = [np.array(self.rows[row]["labels"]) for row in rows]
-        for row in labels:
-            row[0] = IGNORE_INDEX  # nothing precedes a row's first token that could predict it
-        flat_labels = np.concatenate(labels)
+        ids, labels = zip(*map(self.row, rows), strict=True)
+        lengths = self.lengths[rows]
+        ends = lengths.cumsum(dtype=np.int64)
+        starts = ends - lengths
+        flat_labels = np.concatenate(labels, dtype=np.int64)
+        flat_labels[starts] = IGNORE_INDEX  # nothing precedes a row's first token that could predict it
         places = np.flatnonzero(flat_labels != IGNORE_INDEX)
         return Batch(
-            input_ids=torch.from_numpy(np.concatenate(ids).astype(np.int64))[None],
-            position_ids=torch.from_numpy(np.concatenate([np.arange(len(row)) for row in ids]))[None],
+            input_ids=torch.from_numpy(np.concatenate(ids, dtype=np.int64))[None],
+            position_ids=torch.from_numpy(np.arange(ends[-1]) - starts.repeat(lengths))[None],
             positions=torch.from_numpy(places - 1),
-            targets=torch.from_numpy(flat_labels[places].astype(np.int64)),
+            targets=torch.from_numpy(flat_labels[places]),
         )

@@ -1,93 +1,110 @@
-"""Which rows are computed together, in which order: arithmetic on lengths alone. Pure.
+"""Which rows are computed together: arithmetic on lengths alone. Pure.
 
-Packing is best-fit decreasing (Johnson 1973): rows from the longest to the shortest, each into the fullest micro
-batch that still has room for it. Everything is determined by the lengths and the seed, not by the number of ranks, and
-any step of any epoch is found without replaying the ones before it.
+Best-fit decreasing (Johnson 1973): rows from the longest to the shortest, each into the fullest micro batch that still
+has room for it. Rows of one length and micro batches with the same room cannot be told apart, so they are moved
+together: the work grows with the number of different lengths and rooms, hardly with the number of rows.
+
+R rows, M micro batches. The result depends on the lengths and their order only.
 """
 
 from __future__ import annotations
 
 import bisect
-import random
 from collections.abc import Sequence
+from typing import NamedTuple
 
-MicroBatch = list[int]
-"""Indexes of the rows that are computed together; empty only to fill up the last step of an epoch."""
+import numpy as np
 
 
-def pack(lengths: Sequence[int], capacity: int) -> list[MicroBatch]:
-    """Micro batches of at most `capacity` tokens each, all rows placed.
+class Packed(NamedTuple):
+    """Rows grouped by micro batch, in each of them from the longest to the shortest."""
 
-    Raises ValueError if a row is longer than `capacity`.
+    rows: np.ndarray
+    """int64 [R]: every row once."""
+    offsets: np.ndarray
+    """int64 [M + 1]: micro batch m is rows[offsets[m] : offsets[m + 1]]."""
+
+    @property
+    def num_batches(self) -> int:
+        """M."""
+        return len(self.offsets) - 1
+
+    def batch(self, number: int) -> np.ndarray:
+        """The rows of micro batch `number`, int64."""
+        return self.rows[self.offsets[number] : self.offsets[number + 1]]
+
+    def fill(self, lengths: np.ndarray, capacity: int) -> float:
+        """Share of all positions that hold a token."""
+        return int(lengths.sum(dtype=np.int64)) / (self.num_batches * capacity) if self.num_batches else 1.0
+
+
+def pack(lengths: Sequence[int] | np.ndarray, capacity: int) -> Packed:
+    """Micro batches of at most `capacity` tokens each, all rows of `lengths` [R] placed.
+
+    Raises ValueError if a row is longer than `capacity` or has no token.
     """
-    order = sorted(range(len(lengths)), key=lambda row: (-lengths[row], row))
-    batches: list[MicroBatch] = []
-    open_by_room: dict[int, list[int]] = {}  # room -> micro batches with exactly that room
-    rooms: list[int] = []  # its keys, ascending
-    for row in order:
-        length = lengths[row]
-        if length > capacity:
-            raise ValueError(f"row {row} has {length} tokens, more than the {capacity} of a micro batch")
-        position = bisect.bisect_left(rooms, length)
-        if position == len(rooms):
-            room, batch = capacity, len(batches)
-            batches.append([])
-        else:
-            room = rooms[position]
-            batch = open_by_room[room].pop()
-            if not open_by_room[room]:
-                del open_by_room[room], rooms[position]
-        batches[batch].append(row)
-        left = room - length
-        if left not in open_by_room:
-            open_by_room[left] = []
-            bisect.insort(rooms, left)
-        open_by_room[left].append(batch)
-    return batches
+    lengths = np.asarray(lengths, dtype=np.int64)
+    for row in np.flatnonzero((lengths < 1) | (lengths > capacity))[:1]:
+        raise ValueError(f"row {row} has {lengths[row]} tokens, a micro batch takes 1 to {capacity}")
+    descending = np.argsort((capacity - lengths).astype(np.min_scalar_type(capacity)), kind="stable")
+    per_length = np.bincount(lengths)
+    batch_of = np.empty(len(lengths), dtype=np.int32)
+    batches = _OpenBatches(capacity)
+    placed = 0
+    for length in np.flatnonzero(per_length)[::-1].tolist():
+        end = placed + int(per_length[length])
+        while placed < end:
+            # One by one, the next row of this length would go where the last one went: that is now the fullest.
+            room = batches.best_room(length)
+            each = room // length
+            taken = batches.take(room, -(-(end - placed) // each))
+            count = min(end - placed, each * len(taken))
+            batch_of[placed : placed + count] = np.repeat(taken, each)[:count]
+            whole, rest = divmod(count, each)
+            batches.put(room - each * length, taken[:whole])
+            batches.put(room - rest * length, taken[whole:])
+            placed += count
+    by_batch = np.argsort(batch_of, kind="stable")
+    offsets = np.zeros(batches.num_batches + 1, dtype=np.int64)
+    np.cumsum(np.bincount(batch_of, minlength=batches.num_batches), out=offsets[1:])
+    return Packed(descending[by_batch], offsets)
 
 
-class TrainingOrder:
-    """The micro batches of every optimizer step.
+class _OpenBatches:
+    """Micro batches by the room that they have left; new ones as they are asked for."""
 
-    A step holds `per_step` micro batches, over all ranks and accumulation steps together. The last step of an epoch is
-    filled up with empty ones: no row is left out and every rank has the same number of micro batches.
-    """
+    def __init__(self, capacity: int):
+        self.capacity = capacity
+        self.num_batches = 0
+        self._by_room: dict[int, list[np.ndarray]] = {}
+        self._rooms: list[int] = []  # its keys, ascending
 
-    def __init__(
-        self,
-        lengths: Sequence[int],
-        micro_batch_size: int,
-        max_length: int,
-        packing: bool,
-        per_step: int,
-        seed: int,
-    ):
-        self.per_step = per_step
-        self.seed = seed
-        self.packing = packing
-        self.micro_batch_size = micro_batch_size
-        self.num_rows = len(lengths)
-        self._packed = pack(lengths, micro_batch_size * max_length) if packing else []
-        num_batches = len(self._packed) if packing else -(-len(lengths) // micro_batch_size)
-        self.steps_per_epoch = -(-num_batches // per_step)
-        self._epoch = -1
-        self._batches: list[MicroBatch] = []
+    def best_room(self, length: int) -> int:
+        """The smallest room that `length` fits into."""
+        position = bisect.bisect_left(self._rooms, length)
+        return self._rooms[position] if position < len(self._rooms) else self.capacity
 
-    def step(self, step: int) -> list[MicroBatch]:
-        """The `per_step` micro batches of optimizer step `step`, counted from 0 over all epochs."""
-        epoch, offset = divmod(step, self.steps_per_epoch)
-        if epoch != self._epoch:
-            self._epoch, self._batches = epoch, self._shuffled(epoch)
-        batches = self._batches[offset * self.per_step : (offset + 1) * self.per_step]
-        return batches + [[]] * (self.per_step - len(batches))
+    def take(self, room: int, count: int) -> np.ndarray:
+        """At most `count` micro batches with exactly this room."""
+        if room == self.capacity:
+            first, self.num_batches = self.num_batches, self.num_batches + count
+            return np.arange(first, self.num_batches, dtype=np.int32)
+        parts, chunks = [], self._by_room[room]
+        while count and chunks:
+            chunk = chunks.pop()
+            if len(chunk) > count:
+                chunks.append(chunk[count:])
+            parts.append(chunk[:count])
+            count -= len(parts[-1])
+        if not chunks:
+            del self._by_room[room]
+            self._rooms.remove(room)
+        return np.concatenate(parts)
 
-    def _shuffled(self, epoch: int) -> list[MicroBatch]:
-        generator = random.Random(f"{self.seed}/{epoch}")
-        if self.packing:
-            batches = list(self._packed)
-            generator.shuffle(batches)
-            return batches
-        rows = list(range(self.num_rows))
-        generator.shuffle(rows)
-        size = self.micro_batch_size
-        return [rows[start : start + size] for start in range(0, len(rows), size)]
+    def put(self, room: int, batches: np.ndarray) -> None:
+        """Remember that `batches` have this room."""
+        if room and len(batches):
+            if room not in self._by_room:
+                self._by_room[room] = []
+                bisect.insort(self._rooms, room)
+            self._by_room[room].append(batches)

@@ -1,92 +1,108 @@
-"""The stage `preprocess`: files of conversations -> shards of training rows and a manifest.
+"""The stage `preprocess`: files of conversations -> shards of training rows, a manifest and an audit.
 
-Conversations are numbered over all files in order; shard k holds conversations k * CONVERSATIONS_PER_SHARD and on, and
-task i of n makes the shards k with k mod n = i. What comes out does not depend on n. A shard that is
-there already is not made again. Whoever finds all shards whole writes the manifest: its content is the same for all.
+Each of n tasks makes a run of neighbouring shards, about as many as the others; what comes out does not depend on n. A
+shard that is there already, in the run or in the cache that runs share, is not made again. Whoever finds all shards
+whole writes audit and manifest: their content is the same for all.
 """
 
 from __future__ import annotations
 
 import hashlib
-import itertools
-import json
 import os
-import random
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any, NamedTuple
+
+import tokenizers
 
 from hpcsft.data.audit import audit, summary
-from hpcsft.data.encode import Row, RowMaker, TurnEncoder
-from hpcsft.data.formats import Conversation, RowError, conversation_of
-from hpcsft.data.readers import RawRow, find_files, read_rows
-from hpcsft.data.shards import BadRow, Manifest, Shard, write_rows
-from hpcsft.data.templates import SpecialTokens, make_template
+from hpcsft.data.making import RowMaker
+from hpcsft.data.quarantine import BadRow, read_bad_rows, write_bad_rows
+from hpcsft.data.shards import Manifest, Shard, ShardWriter, shard_files
+from hpcsft.data.sources import Source, find_sources
+from hpcsft.data.splits import conversation_keys, count_splits, split_threshold
+from hpcsft.data.store import take_shard, whole_shard
 from hpcsft.errors import StageError
-from hpcsft.models.load import load_tokenizer
-from hpcsft.records import read_json, write_json
+from hpcsft.records import write_json
+from hpcsft.rundir import RunDir
 from hpcsft.spec import ExperimentSpec
 from hpcsft.stage import StageContext
 
-CONVERSATIONS_PER_SHARD = 4096
-ENCODE_CHUNK = 512
-"""Conversations that are tokenized at once: more only costs memory."""
-MAX_BAD_SHARE = 0.05
-"""Above this share of rows that are no conversations the stage stops."""
+ROWS_VERSION = 1
+"""Raised when the same data, tokenizer and rules give other rows than before, so that no cache serves the old ones."""
 
 
-@dataclass(frozen=True)
-class Source:
-    """Files of conversations, and which of their conversations go into which split."""
+class Workshop(NamedTuple):
+    """What shards are made with, and where."""
 
-    name: str
-    files: list[str]
-    total: int
-    split_of: dict[int, str] | None
-    """Conversation -> split, for those that are used; None when all are of the split `name`."""
+    run: RunDir
+    spec: ExperimentSpec
+    maker: RowMaker
+    sources: list[Source]
 
-    @property
-    def state(self) -> str:
-        """Digest of names, sizes and times of the files: a file that was repaired is another source."""
-        stats = [(file, os.stat(file)) for file in self.files]
-        facts = [(file, stat.st_size, stat.st_mtime_ns) for file, stat in stats]
-        return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
-
-    def split(self, number: int) -> str | None:
-        """The split of conversation `number`; None if it is not used."""
-        return self.name if self.split_of is None else self.split_of.get(number)
+    @classmethod
+    def of(cls, run: RunDir, spec: ExperimentSpec) -> Workshop:
+        """The workshop of a run; every task of its array gets the same."""
+        maker = RowMaker.of(spec)
+        rules = [ROWS_VERSION, tokenizers.__version__, _tokenizer_digest(maker.tokenizer), maker.template.source]
+        return cls(run, spec, maker, find_sources(spec, rules, run.data_index if spec.data.cache else None))
 
     @property
-    def num_shards(self) -> int:
-        """Shards of this source."""
-        return -(-self.total // CONVERSATIONS_PER_SHARD)
+    def shards(self) -> list[tuple[Source, int]]:
+        """Every shard of every source, in order."""
+        return [(source, number) for source in self.sources for number in range(source.num_shards)]
+
+    def find(self, source: Source, number: int) -> Shard | None:
+        """A whole shard of the run, taken from the cache if it is there; None if it has to be made."""
+        found = whole_shard(self.run.data, source.name, number, source.fingerprint)
+        if found is None and self.spec.data.cache:
+            cache = self.run.data_cache(source.fingerprint)
+            if whole_shard(cache, source.name, number, source.fingerprint):
+                take_shard(cache, self.run.data, source.name, number)
+                found = whole_shard(self.run.data, source.name, number, source.fingerprint)
+        return found
+
+    def make(self, source: Source, number: int, between_chunks: Callable[[], None]) -> None:
+        """Make a shard, in the cache if there is one."""
+        folder = self.run.data
+        if self.spec.data.cache:
+            folder = self.run.data_cache(source.fingerprint)
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        counts: Counter[str] = Counter()
+        bad_rows: list[BadRow] = []
+        with ShardWriter(folder, source.name, number, source.fingerprint) as writer:
+            for made in self.maker.make(source.rows(number)):
+                between_chunks()
+                counts += made.counts
+                bad_rows += made.bad_rows
+                writer.add(made.rows)
+            writer.commit(counts, bad_rows)
+        if folder != self.run.data:
+            take_shard(folder, self.run.data, source.name, number)
 
 
 def preprocess(context: StageContext) -> None:
     """The body of the stage."""
-    spec, folder = context.spec, context.run.data
-    sources = find_sources(spec)
-    tokenizer = load_tokenizer(spec.model.path)
-    template = make_template(spec.data.template, SpecialTokens.of(tokenizer))
-    maker = RowMaker(spec.data, TurnEncoder(tokenizer, template))
-    work = [(source, shard) for source in sources for shard in range(source.num_shards)]
-    mine = work[context.index :: context.stage.tasks]
-    missing = [(source, shard) for source, shard in mine if not _is_made(folder, source, shard)]
-    context.progress(len(mine) - len(missing), len(mine), "shards")
+    cpus = os.environ.get("SLURM_CPUS_PER_TASK") or str(len(os.sched_getaffinity(0)))
+    os.environ.setdefault("RAYON_NUM_THREADS", cpus)  # the tokenizer would take every core of the node
+    workshop = Workshop.of(context.run, context.spec)
+    ends = [len(workshop.shards) * (context.index + end) // context.stage.tasks for end in (0, 1)]
+    mine = workshop.shards[slice(*ends)]
+    missing = [(source, number) for source, number in mine if workshop.find(source, number) is None]
     if missing:
-        context.run.manifest.unlink(missing_ok=True)  # it names shards that are about to be replaced
+        context.run.manifest.unlink(missing_ok=True)  # it may name shards that are about to be replaced
     made = len(mine) - len(missing)
-    for source in sources:
-        wanted = {shard for owner, shard in missing if owner is source}
-        for shard in _make_shards(folder, source, wanted, spec.data.format, maker, context.stop_if_asked):
-            made += 1
-            context.progress(made, len(mine), "shards")
-            context.say(f"shard {source.name}-{shard:05d} is whole")
-    finish(context, sources)
+    context.progress(made, len(mine), "shards")
+    for source, number in missing:
+        workshop.make(source, number, context.stop_if_asked)
+        made += 1
+        context.progress(made, len(mine), "shards")
+        context.say(f"shard {source.name}-{number:05d} is whole")
+    finish(context, workshop)
 
 
-def finish(context: StageContext, sources: Sequence[Source] | None = None) -> None:
+def finish(context: StageContext, workshop: Workshop | None = None) -> None:
     """Write audit and manifest if every shard is whole, else do nothing.
 
     Every task ends with this, and training begins with it: on a shared filesystem two tasks that end together may
@@ -95,123 +111,52 @@ def finish(context: StageContext, sources: Sequence[Source] | None = None) -> No
     run, spec = context.run, context.spec
     if run.manifest.exists():
         return
-    work = [(source, shard) for source in sources or find_sources(spec) for shard in range(source.num_shards)]
-    shard_files = [_shard_file(run.data, source, shard) for source, shard in work]
-    if not all(_is_made(run.data, source, shard) for source, shard in work):
+    workshop = workshop or Workshop.of(run, spec)
+    shards = [workshop.find(source, number) for source, number in workshop.shards]
+    if not all(shards):
         return
-    manifest = _manifest(spec, [Shard.model_validate(read_json(file)) for file in shard_files])
-    write_json(run.audit, audit(manifest, run.data, load_tokenizer(spec.model.path)))
+    manifest = _manifest(workshop, shards)
+    write_json(run.audit, audit(manifest, run.data, spec, workshop.maker.tokenizer))
     write_json(run.manifest, manifest)
     context.say(summary(manifest))
 
 
-def find_sources(spec: ExperimentSpec) -> list[Source]:
-    """The training files, split by the seed into training and validation, and the validation files if there are any."""
-    data = spec.data
-    files = find_files(data.train, "data.train")
-    total = sum(1 for _ in read_rows(files))
-    own_files = isinstance(data.validation, list)
-    splits = split_conversations(total, data.sample, 0.0 if own_files else float(data.validation), spec.seed)
-    sources = [Source("train", files, total, splits)]
-    if own_files:
-        held_out = find_files(data.validation, "data.validation")
-        sources.append(Source("validation", held_out, sum(1 for _ in read_rows(held_out)), None))
-    return sources
-
-
-def split_conversations(total: int, sample: float | int | None, validation: float, seed: int) -> dict[int, str] | None:
-    """Conversation -> "train" or "validation"; None when all are for training.
-
-    A share above zero holds out at least one conversation, and training always keeps at least one.
-    """
-    if sample is None and not validation:
-        return None
-    chosen = list(range(total))
-    random.Random(f"{seed}/sample").shuffle(chosen)
-    if sample is not None:
-        count = sample if isinstance(sample, int) else max(1, round(sample * total))
-        chosen = chosen[:count]
-    held_out = min(max(1, round(validation * len(chosen))), len(chosen) - 1) if validation else 0
-    return {number: "validation" if place < held_out else "train" for place, number in enumerate(chosen)}
-
-
-def _shard_file(folder: Path, source: Source, shard: int) -> Path:
-    return folder / f"{source.name}-{shard:05d}.json"
-
-
-def _is_made(folder: Path, source: Source, shard: int) -> bool:
-    """Is the shard there, and made from the files as they are now?"""
-    file = _shard_file(folder, source, shard)
-    return file.exists() and read_json(file).get("source") == source.state
-
-
-def _make_shards(
-    folder: Path, source: Source, shards: set[int], format: str, maker: RowMaker, between_chunks: Callable[[], None]
-) -> Iterator[int]:
-    """Make `shards` in one pass over the files, and yield each when it is whole."""
-    if not shards:
-        return
-    numbered = enumerate(read_rows(source.files))
-    for shard, rows in itertools.groupby(numbered, key=lambda item: item[0] // CONVERSATIONS_PER_SHARD):
-        if shard in shards:
-            used = ((number, raw) for number, raw in rows if source.split(number))
-            _make_shard(folder, source, shard, used, format, maker, between_chunks)
-            yield shard
-        if shard >= max(shards):
-            return
-
-
-def _make_shard(
-    folder: Path,
-    source: Source,
-    shard: int,
-    rows: Iterator[tuple[int, RawRow]],
-    format: str,
-    maker: RowMaker,
-    between_chunks: Callable[[], None],
-) -> None:
-    maker.counts = Counter()
-    by_split: dict[str, list[Row]] = {}
-    bad_rows: list[BadRow] = []
-    while chunk := list(itertools.islice(rows, ENCODE_CHUNK)):
-        between_chunks()
-        numbers: list[int] = []
-        conversations: list[Conversation] = []
-        for number, raw in chunk:
-            maker.counts["conversations_read"] += 1
-            try:
-                conversations.append(conversation_of(raw.parse(), format))
-                numbers.append(number)
-            except RowError as error:
-                bad_rows.append(BadRow(file=raw.file, row=raw.number, reason=str(error)))
-        for row in maker.rows(numbers, conversations):
-            by_split.setdefault(source.split(row.conversation) or "", []).append(row)
-    stem = _shard_file(folder, source, shard).stem
-    files = [write_rows(folder / f"{stem}.{split}.arrow", split, by_split[split]) for split in sorted(by_split)]
-    write_json(
-        _shard_file(folder, source, shard),
-        Shard(source=source.state, files=files, counts=dict(sorted(maker.counts.items())), bad_rows=bad_rows),
+def _manifest(workshop: Workshop, shards: Sequence[Shard]) -> Manifest:
+    run, data, seed = workshop.run, workshop.spec.data, workshop.spec.seed
+    counts: Counter[str] = sum((Counter(shard.counts) for shard in shards), Counter())
+    counts["conversations_quarantined"] = sum(shard.bad_rows for shard in shards)
+    files = [shard_files(run.data, shard.source, shard.number).quarantine for shard in shards if shard.bad_rows]
+    bad_rows = [bad for file in files for bad in read_bad_rows(file)]
+    write_bad_rows(run.quarantine, bad_rows)
+    if len(bad_rows) > data.max_bad_share * counts["conversations_read"]:
+        raise _too_many(bad_rows, counts["conversations_read"], data.max_bad_share, run.quarantine)
+    below = 0
+    if not isinstance(data.validation, list):
+        below = split_threshold(conversation_keys(run.data, shards), seed, data.validation)
+    splits = count_splits(run.data, shards, seed, below)
+    if not splits["train"].rows:
+        hint = "is data.max_length long enough for one exchange? `hpcsft preview` shows what becomes of the first rows"
+        raise StageError("no training row is left after preprocessing", hint)
+    return Manifest(
+        fingerprint=hashlib.sha256("".join(source.fingerprint for source in workshop.sources).encode()).hexdigest(),
+        template=workshop.maker.template.source,
+        validation_below=below,
+        seed=seed,
+        shards=list(shards),
+        splits=splits,
+        counts=dict(sorted(counts.items())),
     )
 
 
-def _manifest(spec: ExperimentSpec, shards: Sequence[Shard]) -> Manifest:
-    counts = sum((Counter(shard.counts) for shard in shards), Counter())
-    bad_rows = [bad for shard in shards for bad in shard.bad_rows]
-    counts["rows_bad"] = len(bad_rows)
-    if bad_rows and len(bad_rows) > MAX_BAD_SHARE * counts["conversations_read"]:
-        bad = bad_rows[0]
-        share = f"{len(bad_rows)} of {counts['conversations_read']} rows are no conversations"
-        raise StageError(
-            f"{share}; the first: {bad.file}, row {bad.row}: {bad.reason}", "see data.format in the README"
-        )
-    manifest = Manifest(fingerprint=fingerprint(spec), shards=list(shards), counts=dict(sorted(counts.items())))
-    if not manifest.total("train", "rows"):
-        hint = "is data.max_length long enough for one exchange? data/SHARD.json tells what was dropped"
-        raise StageError("no training row is left after preprocessing", hint)
-    return manifest
+def _too_many(bad_rows: list[BadRow], read: int, max_share: float, quarantine: Path) -> StageError:
+    first = bad_rows[0]
+    return StageError(
+        f"{len(bad_rows)} of {read} rows are no conversations, more than data.max_bad_share {max_share:g} allows; "
+        f"the first: {first.file}, row {first.row}: {first.reason}",
+        f"all of them stand in {quarantine}; see data.format in the README",
+    )
 
 
-def fingerprint(spec: ExperimentSpec) -> str:
-    """Digest of the parts of the spec that decide the rows."""
-    parts = {"model": spec.model.path, "data": spec.data.model_dump(mode="json"), "seed": spec.seed}
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+def _tokenizer_digest(tokenizer: Any) -> str:
+    ids = [tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.num_special_tokens_to_add()]
+    return hashlib.sha256(f"{ids}{tokenizer.backend_tokenizer.to_str()}".encode()).hexdigest()

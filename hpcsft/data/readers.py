@@ -1,24 +1,26 @@
-"""Rows out of files: JSON lines, JSON arrays and Parquet, plain or gzipped, one row in memory at a time.
+"""Rows out of files: JSON lines, JSON arrays, Parquet, saved data sets and those of the hub, a few in memory at a time.
 
-Rows are handed out unparsed, so that a task of an array can pass over the rows of the other tasks cheaply.
+Rows are handed out unparsed, so that a task of an array can pass over the rows of the other tasks cheaply. A row that
+cannot be read is a row all the same, with what is wrong in place of its content.
 """
 
 from __future__ import annotations
 
-import codecs
-import glob
-import gzip
+import itertools
 import json
 import os
-import zlib
-from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
+from hpcsft.data.files import ARRAYS, PARQUET, find_files, state_of
 from hpcsft.data.formats import RowError
-from hpcsft.errors import InputError
+from hpcsft.data.hub import PREFIX, open_hub
+from hpcsft.data.json_arrays import scan_array
+from hpcsft.data.json_lines import Found, scan_lines
+from hpcsft.data.streams import is_compressed, read_blocks
+from hpcsft.data.tables import count_parquet, open_folder, read_dataset, read_parquet
 
-ENDINGS = (".jsonl", ".jsonl.gz", ".json", ".json.gz", ".parquet")
+__all__ = ["FileIndex", "Mark", "RawRow", "find_files", "index_file", "read_file", "read_rows", "state_of"]
 
 
 class RawRow(NamedTuple):
@@ -27,10 +29,12 @@ class RawRow(NamedTuple):
     file: str
     number: int
     """Line of a JSONL file, position in others, counted from 1."""
-    payload: bytes | dict[str, Any]
+    payload: bytes | dict[str, Any] | RowError
 
     def parse(self) -> Any:
         """The row's JSON value; RowError if it is none."""
+        if isinstance(self.payload, RowError):
+            raise RowError(*self.payload.args)
         if not isinstance(self.payload, bytes):
             return self.payload
         try:
@@ -41,70 +45,86 @@ class RawRow(NamedTuple):
             raise RowError(f"not valid JSON: {error}") from None
 
 
-def find_files(patterns: Sequence[str], where: str) -> list[str]:
-    """The files behind paths and globs, each pattern's matches sorted. `where` is the spec's field, for errors."""
-    files: list[str] = []
-    for pattern in patterns:
-        matches = [pattern] if os.path.exists(pattern) else sorted(glob.glob(pattern, recursive=True))
-        if not matches:
-            raise InputError(f"{where}: no such file: {pattern}", "paths are relative to where submit is called")
-        for match in matches:
-            if not match.endswith(ENDINGS):
-                raise InputError(f"{where}: {match}: unknown kind of file", f"known endings: {', '.join(ENDINGS)}")
-            if not os.path.isfile(match) or not os.access(match, os.R_OK):
-                raise InputError(f"{where}: {match}: cannot be read", "is it a file, and may you read it?")
-        files.extend(match for match in matches if match not in files)
-    return files
+class Mark(NamedTuple):
+    """A place where reading can begin."""
+
+    rows: int
+    """Rows before it."""
+    number: int
+    """Number of its first row."""
+    offset: int
+    """Byte at which that row begins; 0 where a file can only be read from its beginning, or needs no such place."""
+
+
+class FileIndex(NamedTuple):
+    """What one pass over a file tells."""
+
+    file: str
+    rows: int
+    """As many as `read_file` yields, bad ones included."""
+    marks: list[Mark]
+    """At row 0 and at every so many rows after it, as far as there are rows."""
+
+
+def index_file(file: str, every: int) -> FileIndex:
+    """Count the rows of `file` and mark one of `every`. InputError if the file cannot be read."""
+    count = _count(file)
+    if count is not None:
+        return FileIndex(file, count, [Mark(rows, rows + 1, 0) for rows in range(0, count, every)])
+    marks: list[Mark] = []
+    rows = 0
+    for number, offset, _ in _scan(file, _BEGINNING):
+        if rows % every == 0:
+            marks.append(Mark(rows, number, 0 if is_compressed(file) else offset))
+        rows += 1
+    return FileIndex(file, rows, marks)
+
+
+def read_file(file: str, index: FileIndex | None = None, start: int = 0) -> Iterator[RawRow]:
+    """The rows of `file` from row `start` (counted from 0) on; `index` saves the way there.
+
+    Raises InputError if the file cannot be read.
+    """
+    if _is_table(file):
+        for number, payload in enumerate(_read_table(file, start), start + 1):
+            yield RawRow(file, number, payload)
+        return
+    marks = index.marks if index else []
+    mark = max((mark for mark in marks if mark.rows <= start and mark.offset), default=_BEGINNING)
+    for number, _, payload in itertools.islice(_scan(file, mark), start - mark.rows, None):
+        yield RawRow(file, number, payload)
 
 
 def read_rows(files: Iterable[str]) -> Iterator[RawRow]:
-    """Every row of `files`, in order; blank lines are passed over. Raises InputError on an unreadable file."""
+    """Every row of `files`, in order. Raises InputError on an unreadable file."""
     for file in files:
-        try:
-            yield from _read_file(file)
-        except (OSError, EOFError, zlib.error) as error:
-            raise InputError(f"{file}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
+        yield from read_file(file)
 
 
-def _read_file(file: str) -> Iterator[RawRow]:
-    if file.endswith(".parquet"):
-        yield from _read_parquet(file)
-    elif file.endswith((".jsonl", ".jsonl.gz")):
-        with _open(file) as lines:
-            for number, line in enumerate(lines, start=1):
-                if number == 1:
-                    line = line.removeprefix(codecs.BOM_UTF8)
-                if line.strip():
-                    yield RawRow(file, number, line)
-    else:
-        yield from _read_json_array(file)
+_BEGINNING = Mark(0, 1, 0)
 
 
-def _open(file: str) -> Any:
-    return gzip.open(file, "rb") if file.endswith(".gz") else open(file, "rb")
+def _is_table(file: str) -> bool:
+    return file.startswith(PREFIX) or file.endswith(PARQUET) or os.path.isdir(file)
 
 
-def _read_json_array(file: str) -> Iterator[RawRow]:
-    with _open(file) as stream:
-        try:
-            rows = json.loads(stream.read().decode("utf-8-sig"))
-        except (ValueError, RecursionError) as error:
-            raise InputError(f"{file}: not valid JSON: {error}", "one object per line is called .jsonl") from None
-    if not isinstance(rows, list):
-        raise InputError(f"{file}: a JSON array of rows is expected, this is {type(rows).__name__}")
-    for number, row in enumerate(rows, start=1):
-        yield RawRow(file, number, row)
+def _scan(file: str, mark: Mark) -> Iterator[Found]:
+    blocks = read_blocks(file, mark.offset)
+    if file.endswith(ARRAYS):
+        return scan_array(blocks, file, mark.number, mark.offset)
+    return scan_lines(blocks, mark.number, mark.offset)
 
 
-def _read_parquet(file: str) -> Iterator[RawRow]:
-    import pyarrow.parquet  # heavy: only where there is a Parquet file
-    from pyarrow import ArrowException
+def _read_table(file: str, start: int) -> Iterator[dict[str, Any] | RowError]:
+    if file.startswith(PREFIX):
+        return read_dataset(open_hub(file), start)
+    return read_dataset(open_folder(file), start) if os.path.isdir(file) else read_parquet(file, start)
 
-    try:
-        number = 0
-        for batch in pyarrow.parquet.ParquetFile(Path(file)).iter_batches(batch_size=1024):
-            for row in batch.to_pylist():
-                number += 1
-                yield RawRow(file, number, row)
-    except ArrowException as error:
-        raise InputError(f"{file}: not a readable Parquet file: {error}") from None
+
+def _count(file: str) -> int | None:
+    """Rows of a table; None for a text, which has to be read."""
+    if not _is_table(file):
+        return None
+    if file.startswith(PREFIX):
+        return len(open_hub(file))
+    return len(open_folder(file)) if os.path.isdir(file) else count_parquet(file)

@@ -1,110 +1,108 @@
-"""How turns become pieces of text, and which of them carry loss. Pure.
+"""How turns become pieces of text, and which of them carry loss. Light: Jinja is loaded where it is asked for.
 
 A piece is either text, tokenized by itself with special tokens spelled out as data, or one special token by its id.
-Boundaries between what the model reads and what it learns are therefore exact by construction, and the prefix
-that generation gives (`answer_prefix`) is piece for piece the one that training saw.
+Boundaries between what the model reads and what it learns are therefore exact by construction, and what generation
+gives (`prefix`) is piece for piece what training saw before the answer.
 
-user_assistant is the format of the work that hpcsft reproduces, after Firefly's multi-turn training:
+user_assistant is the format of the work that hpcsft reproduces, after Firefly's multi-turn training. Each of its texts
+is tokenized as if it stood alone, so none is `inner`:
 
     <bos>User: question<eos>\\nAssistant: answer<eos>\\nUser: question<eos>\\nAssistant: answer<eos>
                                           ^^^^^^^^^^^ loss                           ^^^^^^^^^^^ loss
+
+chatml is tokenized as one text, as the servers of such models do: what follows a special token goes on from it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from pathlib import Path
+from typing import Any
 
 from hpcsft.data.formats import Conversation, Turn
+from hpcsft.data.pieces import Piece, Template
+from hpcsft.data.special_tokens import goes_on_after
 from hpcsft.errors import StageError
 
-
-class Piece(NamedTuple):
-    """Text, or the id of one special token."""
-
-    content: str | int
-    supervised: bool = False
+__all__ = ["BUILT_IN", "Piece", "Template", "make_template"]
 
 
 @dataclass(frozen=True)
-class SpecialTokens:
-    """Ids of the special tokens that templates use; None where the tokenizer has none."""
-
-    bos: int | None
-    eos: int | None
-    im_start: int | None = None
-    im_end: int | None = None
-
-    @classmethod
-    def of(cls, tokenizer: Any) -> SpecialTokens:
-        """Those of a Hugging Face tokenizer."""
-        added = tokenizer.get_added_vocab()
-        return cls(
-            bos=tokenizer.bos_token_id,
-            eos=tokenizer.eos_token_id,
-            im_start=added.get("<|im_start|>"),
-            im_end=added.get("<|im_end|>"),
-        )
-
-
-@dataclass(frozen=True)
-class Template:
-    """A chat template as pieces."""
+class TurnTemplate:
+    """A template that renders every turn by itself."""
 
     name: str
-    turn: Callable[[Turn, bool], list[Piece]]
-    """(turn, is it the first of the row) -> its pieces."""
-    answer_header: list[Piece]
-    """What stands before every answer."""
     end: int
-    """The token that ends an answer; it is supervised, and generation stops at it."""
+    header: tuple[Piece, ...]
+    """What stands before every answer."""
+    turn: Callable[[int, Turn], list[Piece]]
+    """(number, turn) -> its pieces; an answer's without the header."""
+    source: None = None
 
-    def conversation(self, turns: Conversation) -> Iterator[list[Piece]]:
-        """The pieces of each turn."""
-        for position, turn in enumerate(turns):
-            yield self.turn(turn, position == 0)
+    def pieces(self, turns: Conversation) -> list[Piece]:
+        """All pieces of `turns`, which these templates never refuse."""
+        pieces: list[Piece] = []
+        for number, turn in enumerate(turns):
+            if turn.role == "assistant":
+                pieces += self.header
+            pieces += self.turn(number, turn)
+        return pieces
 
-    def answer_prefix(self, turns: Conversation) -> list[Piece]:
+    def prefix(self, turns: Conversation) -> list[Piece]:
         """All that precedes the next answer."""
-        return [piece for pieces in self.conversation(turns) for piece in pieces] + self.answer_header
+        return [*self.pieces(turns), *self.header]
+
+    def check(self, mask: str) -> None:
+        """Every mask can be served: no turn depends on a later one."""
 
 
-def make_template(name: str, tokens: SpecialTokens) -> Template:
-    """The template called `name`; StageError if the tokenizer lacks a special token that it needs."""
-    return {"user_assistant": _user_assistant, "chatml": _chatml}[name](tokens)
+def make_template(name: str | Path, tokenizer: Any, source: str | None = None) -> Template:
+    """The template that `data.template` calls `name`, for a fast tokenizer.
+
+    `name` is user_assistant, chatml, tokenizer (its own chat template) or the path of a Jinja file. With `source`, the
+    Jinja text of an earlier stage's template, neither file nor tokenizer is asked for theirs. StageError if the
+    tokenizer lacks what the template needs, or the Jinja text cannot be used.
+    """
+    name = str(name)
+    if name in BUILT_IN:
+        return BUILT_IN[name](tokenizer)
+    from hpcsft.data.jinja_template import JinjaTemplate, find_source
+
+    return JinjaTemplate(name, tokenizer, source if source is not None else find_source(name, tokenizer))
 
 
-def _user_assistant(tokens: SpecialTokens) -> Template:
-    if tokens.eos is None:
+def _user_assistant(tokenizer: Any) -> TurnTemplate:
+    bos, eos = tokenizer.bos_token_id, tokenizer.eos_token_id
+    if eos is None:
         raise StageError("data.template: the tokenizer has no end-of-sequence token, which every turn ends with")
-    eos = tokens.eos
-    start = [Piece(tokens.bos)] if tokens.bos is not None else []
-    header = [Piece("\nAssistant: ")]
+    start = [Piece(bos)] if bos is not None else []
 
-    def turn(turn: Turn, first: bool) -> list[Piece]:
+    def turn(number: int, turn: Turn) -> list[Piece]:
         if turn.role == "assistant":
-            return [*header, Piece(turn.text, True), Piece(eos, True)]
-        newline = "" if first else "\n"
-        return [
-            *(start if first else []),
-            Piece(f"{newline}{turn.role.capitalize()}: {turn.text}"),
-            Piece(eos),
-        ]
+            return [Piece(turn.text, number), Piece(eos, number)]
+        text = f"{turn.role.capitalize()}: {turn.text}"
+        return [Piece(f"\n{text}"), Piece(eos)] if number else [*start, Piece(text), Piece(eos)]
 
-    return Template("user_assistant", turn, header, eos)
+    return TurnTemplate("user_assistant", eos, (Piece("\nAssistant: "),), turn)
 
 
-def _chatml(tokens: SpecialTokens) -> Template:
-    if tokens.im_start is None or tokens.im_end is None:
+def _chatml(tokenizer: Any) -> TurnTemplate:
+    added = tokenizer.get_added_vocab()
+    start, end = added.get("<|im_start|>"), added.get("<|im_end|>")
+    if start is None or end is None:
         hint = "use the template user_assistant, which needs only an end-of-sequence token"
         raise StageError("data.template: chatml needs the tokens <|im_start|> and <|im_end|>, the model has none", hint)
-    start, end = Piece(tokens.im_start), tokens.im_end
-    header = [start, Piece("assistant\n")]
+    inner = goes_on_after(tokenizer, start)
+    newline = Piece("\n", inner=inner)
 
-    def turn(turn: Turn, first: bool) -> list[Piece]:
+    def turn(number: int, turn: Turn) -> list[Piece]:
         if turn.role == "assistant":
-            return [*header, Piece(turn.text, True), Piece(end, True), Piece("\n")]
-        return [start, Piece(f"{turn.role}\n{turn.text}"), Piece(end), Piece("\n")]
+            return [Piece(turn.text, number, inner=True), Piece(end, number), newline]
+        return [Piece(start), Piece(f"{turn.role}\n{turn.text}", inner=inner), Piece(end), newline]
 
-    return Template("chatml", turn, header, end)
+    return TurnTemplate("chatml", end, (Piece(start), Piece("assistant\n", inner=inner)), turn)
+
+
+BUILT_IN: dict[str, Callable[[Any], TurnTemplate]] = {"user_assistant": _user_assistant, "chatml": _chatml}
+"""Templates that need no Jinja."""

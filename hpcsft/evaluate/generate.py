@@ -12,12 +12,16 @@ from typing import Any
 import torch
 from transformers import GenerationConfig, PreTrainedModel
 
-from hpcsft.data.encode import TurnEncoder
-from hpcsft.data.formats import Turn
-from hpcsft.data.templates import SpecialTokens, make_template
+from hpcsft.data.encode import encode_prefix
+from hpcsft.data.formats import RowError, Turn
+from hpcsft.data.shards import read_manifest
+from hpcsft.data.templates import Template, make_template
+from hpcsft.data.tokens import TextEncoder
+from hpcsft.errors import StageError
 from hpcsft.evaluate.outputs import Answer, append_answers, checkpoint_path, journal, read_answers
 from hpcsft.evaluate.prompts import Prompt, load_prompts
-from hpcsft.models.load import load_model, load_tokenizer, pick_device
+from hpcsft.models.load import load_model, pick_device
+from hpcsft.models.tokenizer import load_tokenizer
 from hpcsft.spec.evaluate import GenerationSpec
 from hpcsft.stage import StageContext, require
 
@@ -40,9 +44,9 @@ def generate(context: StageContext) -> None:
         context.progress(done, total, "answers")
         if not missing:
             continue
-        answerer = Answerer.load(
-            str(path), spec.model.dtype, spec.model.attention, spec.data.template, spec.evaluate.generation
-        )
+        model = load_model(str(path), spec.model.dtype, spec.model.attention).to(pick_device()).eval()
+        tokenizer = load_tokenizer(str(path))
+        answerer = Answerer(model, tokenizer, trained_template(context, tokenizer), spec.evaluate.generation)
         mine = {row: prompts[row] for row in rows}
         for answers in answerer.answers(mine, f"{spec.seed}/{checkpoint}", only=set(missing)):
             append_answers(journal(run, checkpoint, context.index), answers)
@@ -50,20 +54,26 @@ def generate(context: StageContext) -> None:
             context.progress(done, total, "answers")
             context.stop_if_asked()
         context.say(f"{checkpoint}: {len(missing)} answers")
-        del answerer  # or two models are on the GPU while the next one loads
+        del answerer, model  # or two models are on the GPU while the next one loads
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
+
+
+def trained_template(context: StageContext, tokenizer: Any) -> Template:
+    """The template that training rows were made with, as its text was then."""
+    name, manifest = context.spec.data.template, context.run.manifest
+    return make_template(name, tokenizer, read_manifest(manifest).template if manifest.exists() else None)
 
 
 class Answerer:
     """A model that answers instructions."""
 
-    def __init__(self, model: PreTrainedModel, tokenizer: Any, template: str, settings: GenerationSpec):
+    def __init__(self, model: PreTrainedModel, tokenizer: Any, template: Template, settings: GenerationSpec):
         self.model = model
         self.model.generation_config = GenerationConfig()  # what the model recommends would be mixed into ours
         self.tokenizer = tokenizer
-        self.template = make_template(template, SpecialTokens.of(tokenizer))
-        self.encoder = TurnEncoder(tokenizer, self.template)
+        self.template = template
+        self.texts = TextEncoder(tokenizer)
         self.settings = settings
         ends = {self.template.end, tokenizer.eos_token_id} - {None}
         self.generation = GenerationConfig(
@@ -76,18 +86,18 @@ class Answerer:
         )
         self.ends = ends
 
-    @classmethod
-    def load(cls, path: str, dtype: str, attention: str, template: str, settings: GenerationSpec) -> Answerer:
-        """The model in the folder `path`, on the GPU if there is one."""
-        model = load_model(path, dtype, attention).to(pick_device()).eval()
-        return cls(model, load_tokenizer(path), template, settings)
-
     def prefix(self, instruction: str) -> list[int]:
-        """What the model is given: by default exactly what a training row holds before its first answer."""
+        """What the model is given: by default exactly what a training row holds before its first answer.
+
+        StageError if the template cannot express the instruction.
+        """
         if self.settings.prompt_style == "template":
-            return self.encoder.prefix([Turn("user", instruction)])
+            try:
+                return encode_prefix(self.template, self.texts, [Turn("user", instruction)])
+            except RowError as error:
+                raise StageError(f"evaluate.prompts: {instruction[:80]!r}: {error}") from None
         bos = self.tokenizer.bos_token_id
-        return ([bos] if bos is not None else []) + self.encoder.texts([instruction])[0]
+        return ([bos] if bos is not None else []) + self.texts.encode([instruction])[0].ids
 
     def answers(self, prompts: dict[int, Prompt], seed: str, only: set[int] | None = None) -> Iterator[list[Answer]]:
         """Answers to `prompts` (row -> prompt), a batch at a time, those with the longest prefixes first.

@@ -137,7 +137,8 @@ class LocalJudge:
     """
 
     def __init__(self, spec: JudgeSpec):
-        from hpcsft.models.load import load_model, load_tokenizer, pick_device
+        from hpcsft.models.load import load_model, pick_device
+        from hpcsft.models.tokenizer import load_tokenizer
 
         self.spec = spec
         self.name = judge_name(spec)

@@ -1,31 +1,18 @@
-"""The one way in to models and tokenizers, for training, generation and judging. Never from the network."""
+"""The one way in to models, for training, generation and judging. Never from the network."""
 
 from __future__ import annotations
 
 import importlib.util
-import os
-from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+from transformers import AutoModelForCausalLM, PreTrainedModel
 from transformers.utils.logging import disable_progress_bar
 
 from hpcsft.errors import InputError
+from hpcsft.models.tokenizer import check_folder, first_line
 
 disable_progress_bar()  # its control characters fill log files
-
-
-def load_tokenizer(path: str) -> Any:
-    """The fast tokenizer in the folder `path`; InputError if there is none."""
-    _check_folder(path)
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True, trust_remote_code=False)
-    except (OSError, ValueError, KeyError) as error:
-        raise InputError(f"{path}: the tokenizer does not load: {_first_line(error)}") from None
-    if not getattr(tokenizer, "is_fast", False):
-        raise InputError(f"{path}: no fast tokenizer", "a tokenizer.json is needed; AutoTokenizer can write one")
-    return tokenizer
 
 
 def load_model(path: str, dtype: str = "bfloat16", attention: str = "auto") -> PreTrainedModel:
@@ -33,7 +20,7 @@ def load_model(path: str, dtype: str = "bfloat16", attention: str = "auto") -> P
 
     `dtype` is "bfloat16" or "float32"; `attention` as in the spec's `model.attention`.
     """
-    _check_folder(path)
+    check_folder(path)
     try:
         model, found = AutoModelForCausalLM.from_pretrained(
             path,
@@ -44,16 +31,11 @@ def load_model(path: str, dtype: str = "bfloat16", attention: str = "auto") -> P
             output_loading_info=True,
         )
     except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
-        raise InputError(f"{path}: the model does not load: {_first_line(error)}") from None
+        raise InputError(f"{path}: the model does not load: {first_line(error)}") from None
     if found["missing_keys"]:  # transformers would go on with random numbers
         names = sorted(found["missing_keys"])
         raise InputError(f"{path}: {len(names)} weights are missing, the first: {names[0]}", "download it again")
     return model
-
-
-def _check_folder(path: str) -> None:
-    if not os.path.isdir(path):  # transformers would take it for a name on the hub
-        raise InputError(f"{path}: no such folder", "compute nodes must see it under this very path")
 
 
 def pick_device() -> torch.device:
@@ -67,7 +49,3 @@ def choose_attention(attention: str, dtype: str = "bfloat16") -> str:
         return attention
     flash = dtype == "bfloat16" and torch.cuda.is_available() and importlib.util.find_spec("flash_attn") is not None
     return "flash_attention_2" if flash else "sdpa"
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

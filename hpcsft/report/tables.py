@@ -129,11 +129,11 @@ def _data(results: Results) -> str:
     train, held_out = results.data["train"], results.data["validation"]
     counts = results.data["counts"]
     share = 100 * train["supervised_tokens"] / train["tokens"]
+    read, dropped, bad = (counts.get(f"conversations_{fate}", 0) for fate in ("read", "dropped", "quarantined"))
     return (
-        f"Data: {counts.get('conversations_read', 0):,} conversations, "
-        f"{counts.get('conversations_dropped', 0):,} dropped, {counts.get('rows_bad', 0):,} unreadable; "
-        f"{train['rows']:,} training rows of {train['tokens']:,} tokens "
-        f"({share:.0f}% supervised), {held_out['rows']:,} validation rows."
+        f"Data: {read:,} conversations read, {dropped:,} dropped, {bad:,} quarantined; "
+        f"{train['rows']:,} training rows of {train['tokens']:,} tokens ({share:.0f}% supervised), "
+        f"{held_out['rows']:,} validation rows; more in [data.html](data.html)."
     )
 
 

@@ -11,7 +11,7 @@ from pydantic import NonNegativeInt, model_validator
 
 from hpcsft.spec.base import Name, ScriptPath, Section
 from hpcsft.spec.cluster import ClusterSpec
-from hpcsft.spec.data import DataSpec
+from hpcsft.spec.data import HUB, TEMPLATES, DataSpec
 from hpcsft.spec.evaluate import EvaluateSpec
 from hpcsft.spec.model import ModelSpec
 from hpcsft.spec.train import TrainSpec
@@ -46,7 +46,7 @@ class ExperimentSpec(Section):
 
     @model_validator(mode="after")
     def _sections_fit(self) -> ExperimentSpec:
-        problems = [*self._missing_checkpoints(), *self._unfit_offload()]
+        problems = [*self._missing_checkpoints(), *self._unfit_offload(), *self._unfit_reference()]
         if problems:
             raise ValueError("\n".join(problems))
         return self
@@ -62,6 +62,13 @@ class ExperimentSpec(Section):
             yield "train.offload: 'all' needs zero_stage 3; 'optimizer' works with 1, 2 and 3"
         if self.train.offload == "optimizer" and self.train.zero_stage == 0:
             yield "train.offload: 'optimizer' needs zero_stage 1, 2 or 3"
+
+    def _unfit_reference(self) -> Iterator[str]:
+        wanted = {"template": "user_assistant", "mask": "all_turns"}
+        if self.data.overlong == "split_reference":
+            for name, value in wanted.items():
+                if (given := getattr(self.data, name)) != value:
+                    yield f"data.{name}: must be '{value}' with overlong split_reference; given '{given}'"
 
     def all_checkpoints(self) -> list[str]:
         """base, epoch-1, epoch-2, ..."""
@@ -82,6 +89,8 @@ class ExperimentSpec(Section):
         spec["data"]["train"] = [_absolute(path) for path in self.data.train]
         if isinstance(self.data.validation, list):
             spec["data"]["validation"] = [_absolute(path) for path in self.data.validation]
+        if self.data.template not in TEMPLATES:
+            spec["data"]["template"] = _absolute(self.data.template)
         if self.evaluate:
             spec["evaluate"]["prompts"] = _absolute(self.evaluate.prompts)
             if self.evaluate.judge.kind == "local":
@@ -100,4 +109,4 @@ class ExperimentSpec(Section):
 
 
 def _absolute(path: str) -> str:
-    return os.path.abspath(os.path.expanduser(path))
+    return path if path.startswith(HUB) else os.path.abspath(os.path.expanduser(path))

@@ -13,10 +13,10 @@ import torch
 
 from hpcsft.attempt.heartbeat import Heartbeat
 from hpcsft.data.batches import RowStore
-from hpcsft.data.packing import TrainingOrder
+from hpcsft.data.order import TrainingOrder
 from hpcsft.models.export import gather_state, write_model
-from hpcsft.models.load import load_tokenizer
 from hpcsft.models.loss import supervised_loss
+from hpcsft.models.tokenizer import load_tokenizer
 from hpcsft.stage import StageContext
 from hpcsft.train.distributed import Ranks
 from hpcsft.train.metrics import MetricsLog
@@ -74,12 +74,12 @@ class EpochEnd:
             if asked_to_stop():
                 return None
         self.engine.train()
-        return self.ranks.sum(loss_sum)[0] / sum(self.held_out.num_supervised)
+        return self.ranks.sum(loss_sum)[0] / self.held_out.supervised()
 
     def _tell_loss(self, epoch: int, step: int, loss: float) -> None:
         if self.ranks.leader and len(self.held_out):
             name = f"epoch-{epoch}" if epoch else "base"
-            supervised = sum(self.held_out.num_supervised)
+            supervised = self.held_out.supervised()
             self.metrics.validation(checkpoint=name, epoch=epoch, step=step, loss=loss, supervised_tokens=supervised)
             self.context.say(f"{name}: validation loss {loss:.4f}")
 

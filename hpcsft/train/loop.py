@@ -17,7 +17,7 @@ import torch.distributed as dist
 from hpcsft.attempt.heartbeat import Heartbeat
 from hpcsft.data import preprocess
 from hpcsft.data.batches import RowStore
-from hpcsft.data.packing import TrainingOrder
+from hpcsft.data.order import TrainingOrder
 from hpcsft.data.shards import read_manifest
 from hpcsft.errors import Fenced, StageError, Stopped
 from hpcsft.models.loss import supervised_loss

@@ -6,26 +6,28 @@ from __future__ import annotations
 
 import json
 import os
+import random
+import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import pytest
 
-from hpcsft.data import preprocess as module
+from hpcsft.data import making, sources
 from hpcsft.data.batches import RowStore
-from hpcsft.data.preprocess import find_sources, preprocess, split_conversations
-from hpcsft.data.readers import read_rows
-from hpcsft.data.shards import Manifest, read_manifest
+from hpcsft.data.preprocess import preprocess
+from hpcsft.data.shards import Manifest, map_batches, read_manifest
+from hpcsft.data.splits import held_out
 from hpcsft.errors import StageError, Stopped
+from hpcsft.models.tokenizer import load_tokenizer
 from hpcsft.records import read_json, read_jsonl
 from hpcsft.rundir import RunDir
-from hpcsft.spec import parse_spec
-from tests.data.reference import long_dialogs, turns_of
-from tests.data.rows import rows_of
+from tests.data.encoding import encoder_of, rows_of
+from tests.data.reference import long_dialogs
 from tests.prepared import begun, context_of, new_run
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -34,8 +36,8 @@ PER_SHARD = 9
 
 @pytest.fixture
 def small_shards(monkeypatch) -> None:
-    monkeypatch.setattr(module, "CONVERSATIONS_PER_SHARD", PER_SHARD)
-    monkeypatch.setattr(module, "ENCODE_CHUNK", 4)
+    monkeypatch.setattr(sources, "ROWS_PER_SHARD", PER_SHARD)
+    monkeypatch.setattr(making, "CHUNK_CONVERSATIONS", 4)
 
 
 def write_dialogs(path: Path, dialogs: list[Any]) -> str:
@@ -58,12 +60,15 @@ def made(run: RunDir) -> dict[str, bytes]:
 
 
 def conversations_in(run: RunDir, split: str) -> list[int]:
+    """The number of each row's conversation in its source."""
     manifest = read_manifest(run.manifest)
-    return [
-        number
-        for file in manifest.files(split)
-        for number in pa.ipc.open_stream((run.data / file.file).read_bytes()).read_all()["conversation"].to_pylist()
-    ]
+    numbers = []
+    for shard in manifest.shards:
+        for batch in map_batches(run.data / shard.file):
+            keys = batch.column("key").to_numpy()
+            chosen = held_out(shard.source, keys, manifest.seed, manifest.validation_below) == (split == "validation")
+            numbers += batch.column("conversation").to_numpy()[chosen].tolist()
+    return numbers
 
 
 def by_hand(run: RunDir, *, before: str = "", index: str = "") -> subprocess.CompletedProcess[str]:
@@ -99,13 +104,14 @@ def test_the_bytes_do_not_depend_on_the_number_of_tasks(spec_values, tmp_path, s
     runs = []
     for tasks in (1, 3):
         spec_values["cluster"]["preprocess"] = {"tasks": tasks}
+        spec_values["data"]["cache"] = False  # or the second run would only link
         runs.append(finished(new_run(spec_values), *reversed(range(tasks))))
     assert made(runs[0]) == made(runs[1])
     manifest = read_manifest(runs[0].manifest)
     own = isinstance(validation, list)
     assert len(manifest.shards) == (14 + 3 if own else 14)
     assert manifest.counts["conversations_read"] == (100 + 25 if own else 100)
-    assert {file.split for shard in manifest.shards for file in shard.files} == {"train", "validation"}
+    assert {split for split in ("train", "validation") if manifest.total(split, "rows")} == {"train", "validation"}
     assert runs[0].path != runs[1].path
 
 
@@ -136,27 +142,29 @@ def test_a_stage_that_is_told_to_stop_keeps_its_shards_and_makes_only_the_rest(s
     assert kept.items() <= {name: (run.data / name).stat().st_mtime_ns for name in made(run)}.items()
 
 
-def test_a_kill_in_the_middle_costs_nothing_and_changes_nothing(spec_values, tmp_path, small_shards):
+@pytest.mark.parametrize("cache", [True, False])
+def test_a_kill_in_the_middle_costs_nothing_and_changes_nothing(spec_values, tmp_path, small_shards, cache):
     """SIGKILL after the rows of the sixth shard were written and before the mark that the shard is whole."""
+    spec_values["data"]["cache"] = cache
     whole = finished(new_run({**spec_values, "runs_dir": str(tmp_path / "whole")}))
     run = new_run(spec_values)
     before = f"""
 import os, signal
-import hpcsft.data.preprocess as module
-module.CONVERSATIONS_PER_SHARD, module.ENCODE_CHUNK = {PER_SHARD}, 4
-write_json = module.write_json
+from hpcsft.data import making, shards, sources
+sources.ROWS_PER_SHARD, making.CHUNK_CONVERSATIONS = {PER_SHARD}, 4
+write_json = shards.write_json
 def fatal(path, value):
     if path.name == "train-00005.json":
         os.kill(os.getpid(), signal.SIGKILL)
     write_json(path, value)
-module.write_json = fatal
+shards.write_json = fatal
 """
     assert by_hand(run, before=before).returncode == -signal.SIGKILL
     assert run.read_status("preprocess", 0, 1).state == "running"
     assert not run.manifest.exists()
     kept = {name: os.stat(run.data / name).st_mtime_ns for name in made(run)}
     assert sorted(name for name in kept if name.endswith(".json")) == [f"train-{n:05d}.json" for n in range(5)]
-    assert "train-00005.train.arrow" in kept
+    assert ("train-00005.arrow" in kept) is not cache
     finished(run)
     assert made(run) == made(whole)
     redone = [name for name, time in kept.items() if os.stat(run.data / name).st_mtime_ns != time]
@@ -175,17 +183,31 @@ def test_the_validation_share_is_held_out(spec_values, tmp_path, small_shards, c
     assert set(train) | set(held_out) == set(range(50)) and not set(train) & set(held_out)
 
 
+def test_equal_conversations_are_never_in_both_splits(spec_values, tmp_path, small_shards, conversations):
+    """Data sets hold doubles; a held-out one that was also learnt would make the validation loss a lie."""
+    dialogs = conversations[:30] * 3
+    file = tmp_path / "doubles.jsonl"
+    rows = [json.dumps({"id": str(number), "data": texts}) + "\n" for number, texts in enumerate(dialogs)]
+    file.write_text("".join(rows))
+    spec_values["data"].update(train=[str(file)], validation=0.3, max_length=512)
+    run = finished(new_run(spec_values))
+    train, held_out = ({number % 30 for number in conversations_in(run, split)} for split in ("train", "validation"))
+    same = {n for n in range(30) for m in range(n) if conversations[n] == conversations[m]}
+    assert not (train - same) & (held_out - same)
+    assert 20 <= len(conversations_in(run, "validation")) <= 34
+
+
 def test_rows_are_those_of_their_conversations(spec_values, tmp_path, small_shards, conversations, tiny_model):
     dialogs = long_dialogs(conversations)[:50]
     spec_values["data"].update(train=[write_dialogs(tmp_path / "a.jsonl", dialogs)], max_length=200)
     run = finished(new_run(spec_values))
-    expected = rows_of(tiny_model, dialogs, 200)
+    expected = rows_of(encoder_of(load_tokenizer(str(tiny_model)), max_length=200), dialogs)
     found = {}
     for split in ("train", "validation"):
         store = RowStore(run.data, read_manifest(run.manifest), split)
-        for row in store.rows:
-            ids, labels = row["input_ids"].tolist(), row["labels"].tolist()
-            found.setdefault(int(row["conversation"]), []).append((ids, labels, int(row["num_supervised"])))
+        for row, number in enumerate(conversations_in(run, split)):
+            ids, labels = (part.tolist() for part in store.row(row))
+            found.setdefault(number, []).append((ids, labels, int(store.num_supervised[row])))
     assert sum(map(len, found.values())) == len(expected)
     for row in expected:
         assert found[row.conversation].pop(0) == (row.input_ids, row.labels, row.num_supervised)
@@ -197,9 +219,10 @@ def test_counts_agree_with_the_files(spec_values, small_shards):
     for split in ("train", "validation"):
         store = RowStore(run.data, manifest, split)
         assert manifest.total(split, "rows") == len(store) > 0
-        assert manifest.total(split, "tokens") == sum(store.lengths)
-        assert manifest.total(split, "supervised_tokens") == sum(store.num_supervised)
-        assert read_json(run.audit)["splits"][split]["tokens"] == sum(store.lengths)
+        assert manifest.total(split, "conversations") == len(set(conversations_in(run, split)))
+        assert manifest.total(split, "tokens") == sum(store.lengths.tolist())
+        assert manifest.total(split, "supervised_tokens") == sum(store.num_supervised.tolist())
+        assert read_json(run.audit)["splits"][split]["tokens"] == sum(store.lengths.tolist())
     counts = manifest.counts
     assert counts["conversations_read"] == 120 == counts["conversations_kept"] + counts["conversations_dropped"]
 
@@ -211,38 +234,8 @@ def test_validation_from_files_of_its_own(spec_values, tmp_path, small_shards, c
     assert len(set(conversations_in(run, "train"))) == 30
     assert sorted(conversations_in(run, "validation")) == list(range(20))
     store = RowStore(run.data, read_manifest(run.manifest), "validation")
-    expected = [row.input_ids for row in rows_of(tiny_model, held_out)]
-    assert [row["input_ids"].tolist() for row in store.rows] == expected
-
-
-@pytest.mark.parametrize(("sample", "expected"), [(None, 120), (25, 25), (1, 1), (1.0, 120), (0.25, 30), (500, 120)])
-def test_a_sample_is_as_large_as_asked(spec_values, sample, expected):
-    spec_values["data"].update(sample=sample, validation=0)
-    spec = parse_spec(spec_values)
-    (source,) = find_sources(spec)
-    assert source.total == 120
-    assert sum(source.split(number) == "train" for number in range(120)) == expected
-    assert parse_spec(spec.model_dump(mode="json")).data.sample == spec.data.sample  # 1 and 1.0 stay apart
-
-
-def test_the_seed_decides_who_is_held_out_and_drawn():
-    def split(seed: int, **changes: Any) -> dict[int, str]:
-        return split_conversations(**{"total": 200, "sample": 100, "validation": 0.1, "seed": seed, **changes}) or {}
-
-    assert split(1) == split(1)
-    others = [split(1), split(2), split(3)]
-    for name in ("train", "validation"):
-        chosen = [{number for number in other if other[number] == name} for other in others]
-        assert len(chosen[0]) == (90 if name == "train" else 10)
-        assert chosen[0] != chosen[1] != chosen[2] != chosen[0]
-    assert len(split(1, sample=0.5)) == 100 and len(split(1, sample=0.0001)) == 1
-    assert split_conversations(200, None, 0.0, 1) is None
-
-
-@pytest.mark.parametrize("total", [1, 2, 3])
-def test_training_always_keeps_a_conversation(total):
-    splits = split_conversations(total, None, 0.99, 1) or {}
-    assert list(splits.values()).count("train") == 1 and len(splits) == total
+    expected = [row.input_ids for row in rows_of(encoder_of(load_tokenizer(str(tiny_model))), held_out)]
+    assert [store.row(row)[0].tolist() for row in range(len(store))] == expected
 
 
 BROKEN = ['{"data": ["no answer"]}', '{"data": ["a", "b"', '{"text": "of another kind"}']
@@ -254,24 +247,34 @@ def test_a_few_bad_rows_are_counted_and_named(spec_values, tmp_path, small_shard
     spec_values["data"].update(train=[file], validation=0, max_length=512)
     run = finished(new_run(spec_values))
     counts = read_manifest(run.manifest).counts
-    assert (counts["conversations_read"], counts["rows_bad"], counts["conversations_kept"]) == (100, 3, 97)
-    bad = read_json(run.audit)["bad_rows"]
+    assert (counts["conversations_read"], counts["conversations_quarantined"], counts["conversations_kept"]) == (
+        100,
+        3,
+        97,
+    )
+    bad = list(read_jsonl(run.quarantine))
     assert [(row["file"], row["row"]) for row in bad] == [(file, 41), (file, 82), (file, 100)]
-    assert [row["reason"].split(":")[0][:20] for row in bad] == [
-        "no pair of question ",
-        "not valid JSON",
-        "keys text are of no ",
-    ]
+    assert [row["excerpt"] for row in bad] == BROKEN
+    assert "without an answer" in bad[0]["reason"]
+    assert "not valid JSON" in bad[1]["reason"] and "keys text are of no known format" in bad[2]["reason"]
     assert not set(conversations_in(run, "train")) & {40, 81, 99}
 
 
-def test_too_many_bad_rows_stop_the_stage(spec_values, tmp_path, small_shards, conversations):
+@pytest.mark.parametrize("allowed", [None, 0.0, 0.1])
+def test_too_many_bad_rows_stop_the_stage(spec_values, tmp_path, small_shards, conversations, allowed):
     file = write_dialogs(tmp_path / "a.jsonl", [*conversations[:50], *BROKEN])
     spec_values["data"].update(train=[file], validation=0)
+    if allowed is not None:
+        spec_values["data"]["max_bad_share"] = allowed
     run = new_run(spec_values)
-    with pytest.raises(StageError, match=r"3 of 53 rows are no conversations; the first: .*a\.jsonl, row 51: no pair"):
+    if allowed == 0.1:
+        assert finished(run).manifest.exists()
+        return
+    told = r"3 of 53 rows are no conversations, more than data\.max_bad_share 0(\.05)? allows; "
+    with pytest.raises(StageError, match=told + r"the first: .*a\.jsonl, row 51: ") as error:
         finished(run)
     assert not run.manifest.exists()
+    assert str(run.quarantine) in error.value.hint and len(list(read_jsonl(run.quarantine))) == 3
 
 
 def test_no_training_row_left_is_an_error(spec_values):
@@ -282,27 +285,6 @@ def test_no_training_row_left_is_an_error(spec_values):
     assert not run.manifest.exists()
 
 
-def test_the_audit_shows_rows_as_the_model_reads_them(spec_values, conversations):
-    spec_values["data"].update(validation=0, max_length=512)
-    samples = read_json(finished(new_run(spec_values)).audit)["samples"]
-    assert len(samples) == 10
-    for runs, texts in zip(samples, conversations, strict=False):
-        turns = turns_of(texts)
-        assert [run["learnt"] for run in runs] == [turn.role == "assistant" for turn in turns]
-        assert [run["text"] for run in runs][1::2] == [f"{answer}</s>" for answer in texts[1::2]]
-        assert runs[0]["text"] == f"<s>User: {texts[0]}</s>\nAssistant: "
-
-
-def test_the_fingerprint_tells_what_decides_the_rows(spec_values):
-    def fingerprint(**data: Any) -> str:
-        return module.fingerprint(parse_spec({**spec_values, "data": {**spec_values["data"], **data}}))
-
-    assert fingerprint() == fingerprint()
-    assert len({fingerprint(), fingerprint(mask="last_turn"), fingerprint(max_length=65), fingerprint(sample=9)}) == 4
-    other = {**spec_values, "train": {"epochs": 9}}
-    assert module.fingerprint(parse_spec(other)) == fingerprint()
-
-
 def test_a_repaired_file_is_read_again(spec_values, tmp_path, small_shards, conversations):
     """What `too many bad rows` asks the user to do, and then to run the stage again."""
     file = write_dialogs(tmp_path / "a.jsonl", [*conversations[:30], *BROKEN])
@@ -311,7 +293,7 @@ def test_a_repaired_file_is_read_again(spec_values, tmp_path, small_shards, conv
     with pytest.raises(StageError, match="3 of 33 rows"):
         finished(run)
     write_dialogs(tmp_path / "a.jsonl", conversations[:33])
-    assert Manifest.model_validate(read_json(finished(run).manifest)).counts["rows_bad"] == 0
+    assert Manifest.model_validate(read_json(finished(run).manifest)).counts["conversations_quarantined"] == 0
 
 
 def test_a_changed_file_replaces_what_was_made(spec_values, tmp_path, small_shards, conversations):
@@ -325,8 +307,90 @@ def test_a_changed_file_replaces_what_was_made(spec_values, tmp_path, small_shar
     assert read_manifest(run.manifest).counts["conversations_read"] == 40
 
 
-def test_half_a_surrogate_pair_is_a_bad_row(spec_values, tmp_path, conversations):
-    file = write_dialogs(tmp_path / "a.jsonl", [*conversations[:50], '{"data": ["cut: \\ud83d", "b"]}'])
-    assert len(list(read_rows([file]))) == 51
-    spec_values["data"].update(train=[file])
-    assert read_manifest(finished(new_run(spec_values)).manifest).counts["rows_bad"] == 1
+def test_runs_share_what_was_made(spec_values, small_shards, conversations):
+    """Other seeds and other held-out shares split the same rows in another way; other rules make other rows."""
+    first = finished(new_run(spec_values))
+    inodes = {file.name: file.stat().st_ino for file in first.data.glob("*.arrow")}
+
+    def shared(**changes: Any) -> bool:
+        values = {**spec_values, **changes, "data": {**spec_values["data"], **changes.get("data", {})}}
+        run = finished(new_run(values))
+        assert run.path != first.path
+        found = {file.name: file.stat().st_ino for file in run.data.glob("*.arrow")}
+        assert found == inodes or not set(found.values()) & set(inodes.values())
+        return found == inodes
+
+    assert shared(seed=8)
+    assert shared(name="other", data={"validation": 0.5})
+    assert shared(train={**spec_values["train"], "learning_rate": 1e-4})
+    assert not shared(data={"mask": "last_turn"})
+    assert not shared(data={"max_length": 65})
+    assert not shared(data={"template": "chatml"})
+    assert not shared(data={"sample": 50})
+    assert not shared(data={"cache": False})
+
+
+def test_a_run_outlives_the_cache(spec_values, small_shards):
+    run = finished(new_run(spec_values))
+    before = made(run)
+    shutil.rmtree(run.cache)
+    assert made(run) == before
+    again = finished(new_run({**spec_values, "name": "again"}))
+    assert made(again) == before
+
+
+def test_another_tokenizer_gets_rows_of_its_own(spec_values, tmp_path, small_shards, conversations):
+    """Where the model lies does not matter: variants of one tokenizer share rows."""
+    first = finished(new_run(spec_values))
+    model = Path(spec_values["model"]["path"])
+    for name, change in (("moved", False), ("changed", True)):
+        folder = shutil.copytree(model, tmp_path / name)
+        if change:
+            settings = json.loads((folder / "tokenizer.json").read_text())
+            settings["model"]["merges"] = settings["model"]["merges"][:-40]
+            (folder / "tokenizer.json").write_text(json.dumps(settings))
+        run = finished(new_run({**spec_values, "model": {**spec_values["model"], "path": str(folder)}}))
+        shards = (data / "train-00000.arrow" for data in (run.data, first.data))
+        assert (len({file.stat().st_ino for file in shards}) == 1) is not change
+
+
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(1, 6))])
+def test_tasks_that_are_killed_at_random_leave_the_same_bytes(spec_values, tmp_path, small_shards, seed):
+    """Tasks of one array at once, some of them beside another run that makes the same shards in the same cache."""
+    chance = random.Random(seed)
+    spec_values["data"]["cache"] = bool(seed)
+    whole = finished(new_run({**spec_values, "runs_dir": str(tmp_path / "whole")}))
+    spec_values["cluster"]["preprocess"] = {"tasks": 3}
+    runs = [new_run({**spec_values, "name": name}) for name in ("first", "second")][: 1 + bool(seed)]
+    code = f"""
+import sys
+sys.path.insert(0, {str(ROOT)!r})
+from hpcsft.data import making, sources
+from hpcsft.data.preprocess import preprocess
+from hpcsft.rundir import RunDir
+from tests.prepared import begun
+sources.ROWS_PER_SHARD, making.CHUNK_CONVERSATIONS = {PER_SHARD}, 4
+preprocess(begun(RunDir(sys.argv[1]), "preprocess", int(sys.argv[2])))
+"""
+    kills = planned = 10 if seed else 4
+    waiting = [(run, index) for run in runs for index in range(3)]
+    while waiting:
+        tasks = [
+            subprocess.Popen([sys.executable, "-c", code, str(run.path), str(index)], stderr=subprocess.DEVNULL)
+            for run, index in waiting[:3]
+        ]
+        again = []
+        for task, (run, index) in zip(tasks, waiting[:3], strict=True):
+            if kills and chance.random() < 0.7:
+                kills -= 1
+                before = len(list(tmp_path.rglob("train-*.arrow")))
+                enough = before + chance.randrange(4)
+                while task.poll() is None and len(list(tmp_path.rglob("train-*.arrow"))) < enough:
+                    time.sleep(0.005)
+                task.kill()
+            if task.wait(60):
+                again.append((run, index))
+        waiting = waiting[3:] + again
+    for run in runs:
+        assert made(run) == made(whole)
+    assert kills < planned

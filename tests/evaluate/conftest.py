@@ -13,7 +13,8 @@ import pytest
 
 from hpcsft.data.batches import RowStore
 from tests.conftest import build_tiny_model
-from tests.data.rows import open_rows, rows_of
+from tests.data.encoding import encoder_of, rows_of
+from tests.data.rows import open_rows
 
 QUESTIONS = {
     "What is 1 + 1?": "2",
@@ -48,9 +49,10 @@ def answering_model(tmp_path_factory: pytest.TempPathFactory, conversations: lis
     from transformers import AutoModelForCausalLM
 
     from hpcsft.models.loss import supervised_loss
+    from hpcsft.models.tokenizer import load_tokenizer
 
     folder = build_tiny_model(tmp_path_factory.mktemp("answering"), conversations, tie_word_embeddings=False)
-    rows = rows_of(folder, [list(pair) for pair in QUESTIONS.items()])
+    rows = rows_of(encoder_of(load_tokenizer(str(folder))), [list(pair) for pair in QUESTIONS.items()])
     store: RowStore = open_rows(tmp_path_factory.mktemp("rows"), rows)
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     optimizer = torch.optim.AdamW(model.parameters(), lr=5e-3)

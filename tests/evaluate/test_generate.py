@@ -11,26 +11,31 @@ from typing import Any
 import pytest
 import torch
 
-from hpcsft.data.encode import IGNORE_INDEX
+from hpcsft.data.shards import IGNORE_INDEX
+from hpcsft.data.templates import make_template
 from hpcsft.errors import InputError, Stopped
 from hpcsft.evaluate.generate import Answerer, generate, left_padded
 from hpcsft.evaluate.outputs import Answer, collect_outputs, journal, read_answers
 from hpcsft.evaluate.prompts import Prompt, load_prompts
-from hpcsft.models.load import load_model, load_tokenizer
+from hpcsft.models.load import load_model
+from hpcsft.models.tokenizer import load_tokenizer
 from hpcsft.records import write_json
 from hpcsft.rundir import RunDir
 from hpcsft.spec.evaluate import GenerationSpec
-from tests.data.rows import rows_of
+from tests.data.encoding import encoder_of, rows_of
 from tests.evaluate.conftest import QUESTIONS
 from tests.prepared import context_of, new_run
 
 PROMPTS = {row: Prompt(instruction=question, output="x") for row, question in enumerate(QUESTIONS)}
 
 
+def answerer_of(folder: Path, template: str, settings: GenerationSpec) -> Answerer:
+    tokenizer = load_tokenizer(str(folder))
+    return Answerer(load_model(str(folder), "float32"), tokenizer, make_template(template, tokenizer), settings)
+
+
 def answers_of(folder: Path, prompts: dict[int, Prompt] = PROMPTS, **settings: Any) -> dict[int, Answer]:
-    answerer = Answerer.load(
-        str(folder), "float32", "auto", "user_assistant", GenerationSpec(**{"max_new_tokens": 40, **settings})
-    )
+    answerer = answerer_of(folder, "user_assistant", GenerationSpec(**{"max_new_tokens": 40, **settings}))
     return {answer.row: answer for batch in answerer.answers(prompts, seed="7/base") for answer in batch}
 
 
@@ -92,8 +97,9 @@ def test_an_answer_that_does_not_end_is_cut_and_says_so(answering_model, one_at_
 
 
 def test_the_model_is_given_what_a_training_row_begins_with(answering_model):
-    answerer = Answerer.load(str(answering_model), "float32", "auto", "user_assistant", GenerationSpec())
-    rows = rows_of(answering_model, [list(pair) for pair in QUESTIONS.items()])
+    answerer = answerer_of(answering_model, "user_assistant", GenerationSpec())
+    encoder = encoder_of(load_tokenizer(str(answering_model)))
+    rows = rows_of(encoder, [list(pair) for pair in QUESTIONS.items()])
     for row, prompt in zip(rows, PROMPTS.values(), strict=True):
         learnt = next(place for place, label in enumerate(row.labels) if label != IGNORE_INDEX)
         assert answerer.prefix(prompt.instruction) == row.input_ids[:learnt]
@@ -104,8 +110,8 @@ def test_generation_stops_at_the_end_of_the_longest_answer(answering_model, one_
     """A batch that runs on to max_new_tokens gives the same answers for many times the GPU hours. For ChatML the model
     is made to say <|im_end|> where it says </s>."""
     settings = GenerationSpec(max_new_tokens=200)
-    answerer = Answerer.load(str(answering_model), "float32", "auto", template, settings)
-    plain = Answerer.load(str(answering_model), "float32", "auto", "user_assistant", settings)
+    answerer = answerer_of(answering_model, template, settings)
+    plain = answerer_of(answering_model, "user_assistant", settings)
     eos, end = plain.template.end, answerer.template.end
     with torch.no_grad():
         head = answerer.model.lm_head.weight
@@ -118,9 +124,7 @@ def test_generation_stops_at_the_end_of_the_longest_answer(answering_model, one_
 
 
 def test_the_bare_instruction_is_another_prefix(answering_model):
-    answerer = Answerer.load(
-        str(answering_model), "float32", "auto", "user_assistant", GenerationSpec(prompt_style="raw")
-    )
+    answerer = answerer_of(answering_model, "user_assistant", GenerationSpec(prompt_style="raw"))
     text = answerer.tokenizer.decode(answerer.prefix("Hello </s>"))
     assert text == "<s>Hello </s>"
     assert answerer.prefix("Hello </s>").count(answerer.tokenizer.eos_token_id) == 0
@@ -129,7 +133,7 @@ def test_the_bare_instruction_is_another_prefix(answering_model):
 def test_sampling_is_drawn_with_the_seed(answering_model):
     def drawn(seed: str) -> list[str]:
         settings = GenerationSpec(temperature=3.0, max_new_tokens=8)
-        answerer = Answerer.load(str(answering_model), "float32", "auto", "user_assistant", settings)
+        answerer = answerer_of(answering_model, "user_assistant", settings)
         return [answer.output for batch in answerer.answers(PROMPTS, seed) for answer in batch]
 
     assert drawn("1") == drawn("1") != drawn("2")

@@ -25,7 +25,8 @@ from hpcsft.evaluate.judges import (
     question,
 )
 from hpcsft.evaluate.verdicts import Comparison
-from hpcsft.models.load import load_model, load_tokenizer
+from hpcsft.models.load import load_model
+from hpcsft.models.tokenizer import load_tokenizer
 from hpcsft.spec.evaluate import JudgeSpec
 from tests.conftest import build_tiny_model
 from tests.evaluate.conftest import reply

@@ -13,7 +13,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 from hpcsft.errors import Fenced
 from hpcsft.models.export import gather_state, write_model
-from hpcsft.models.load import load_model, load_tokenizer
+from hpcsft.models.load import load_model
+from hpcsft.models.tokenizer import load_tokenizer
 from tests.conftest import build_tiny_model
 
 

@@ -17,9 +17,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from hpcsft.data.templates import SpecialTokens
-from hpcsft.errors import InputError
-from hpcsft.models.load import choose_attention, load_model, load_tokenizer, pick_device
+from hpcsft.data.templates import make_template
+from hpcsft.errors import InputError, StageError
+from hpcsft.models.load import choose_attention, load_model, pick_device
+from hpcsft.models.tokenizer import load_tokenizer
 
 
 @pytest.fixture
@@ -30,10 +31,10 @@ def folder(tmp_path, tiny_model) -> Path:
 
 def test_the_tokenizer_knows_its_special_tokens(tiny_model):
     tokenizer = load_tokenizer(str(tiny_model))
-    tokens = SpecialTokens.of(tokenizer)
+    added = tokenizer.get_added_vocab()
     assert tokenizer.is_fast
-    spelled = [tokenizer.decode([token]) for token in tokens.__dict__.values()]
-    assert spelled == ["<s>", "</s>", "<|im_start|>", "<|im_end|>"]
+    assert [tokenizer.decode([token]) for token in (tokenizer.bos_token_id, tokenizer.eos_token_id)] == ["<s>", "</s>"]
+    assert {"<|im_start|>", "<|im_end|>"} <= added.keys()
 
 
 def test_tokens_that_are_only_text_are_not_special(folder):
@@ -44,9 +45,11 @@ def test_tokens_that_are_only_text_are_not_special(folder):
     (folder / "tokenizer.json").write_text(json.dumps(document))
     config = json.loads((folder / "tokenizer_config.json").read_text())
     (folder / "tokenizer_config.json").write_text(json.dumps({**config, "extra_special_tokens": []}))
-    tokens = SpecialTokens.of(load_tokenizer(str(folder)))
-    assert (tokens.im_start, tokens.im_end) == (None, None)
-    assert tokens.eos == tokenizer.eos_token_id
+    plain = load_tokenizer(str(folder))
+    assert "<|im_start|>" not in plain.get_added_vocab()
+    with pytest.raises(StageError, match="chatml needs the tokens"):
+        make_template("chatml", plain)
+    assert plain.eos_token_id == tokenizer.eos_token_id
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])

@@ -11,12 +11,13 @@ import torch
 from transformers import PreTrainedModel
 
 from hpcsft.data.batches import Batch, RowStore
-from hpcsft.data.encode import Row
 from hpcsft.models.load import load_model
 from hpcsft.models.loss import supervised_loss
+from hpcsft.models.tokenizer import load_tokenizer
 from tests.conftest import build_tiny_model
+from tests.data.encoding import encoder_of, rows_of
 from tests.data.reference import long_dialogs
-from tests.data.rows import open_rows, rows_of
+from tests.data.rows import Row, open_rows
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +28,8 @@ def folder(tmp_path_factory, conversations) -> Path:
 
 @pytest.fixture(scope="module")
 def rows(folder, conversations) -> list[Row]:
-    return rows_of(folder, long_dialogs(conversations)[::25] + conversations[100:104], max_length=400)
+    encoder = encoder_of(load_tokenizer(str(folder)), max_length=400)
+    return rows_of(encoder, long_dialogs(conversations)[::25] + conversations[100:104])
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +76,7 @@ def test_gradients_equal_those_of_the_rows_one_at_a_time(model, store, rows, rec
 def test_no_row_sees_another(model, store):
     def loss_of_the_last(first: int) -> float:
         batch = store.batch([first, 5])
-        mine = batch.positions >= store.lengths[first]
+        mine = batch.positions >= store.tokens([first])
         part = Batch(batch.input_ids, batch.position_ids, batch.positions[mine], batch.targets[mine])
         return supervised_loss(model, *part).item()
 

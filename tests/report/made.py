@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from hpcsft.data.shards import Manifest, Shard, ShardFile
+import numpy as np
+
+from hpcsft.data.figures import fate, row_figures
+from hpcsft.data.shards import Manifest, Shard, Totals
 from hpcsft.evaluate.outputs import Answer, append_answers, journal
 from hpcsft.records import append_jsonl, write_json
 from hpcsft.rundir import RunDir
@@ -22,17 +25,28 @@ PREFERENCES: dict[str, list[float | None]] = {
 def finished_run(values: dict[str, Any], evaluated: tuple[str, ...] = CHECKPOINTS) -> tuple[RunDir, ExperimentSpec]:
     """The run of `values` with everything that training left, and the evaluation of `evaluated`."""
     run, spec = new_run(values), parse_spec(values)
-    files = []
-    for split, rows in (("train", 90), ("validation", 10)):
-        path = run.data / f"train-00000.{split}.arrow"
-        path.write_bytes(b"x" * rows)
-        files.append(
-            ShardFile(split=split, file=path.name, rows=rows, tokens=2000, supervised_tokens=500, size_bytes=rows)
-        )
-    counts = {"conversations_read": 1234, "conversations_dropped": 5, "rows_bad": 2}
-    write_json(
-        run.manifest, Manifest(fingerprint="f", shards=[Shard(files=files, counts={}, bad_rows=[])], counts=counts)
+    shard = Shard(
+        source="train",
+        number=0,
+        fingerprint="f",
+        file="train-00000.arrow",
+        size_bytes=100,
+        rows=100,
+        tokens=4000,
+        counts={},
+        bad_rows=2,
     )
+    (run.data / shard.file).write_bytes(b"x" * shard.size_bytes)
+    splits = {
+        split: Totals(conversations=rows, rows=rows, tokens=2000, supervised_tokens=500)
+        for split, rows in (("train", 90), ("validation", 10))
+    }
+    counts = {"conversations_read": 1234, "conversations_dropped": 5, "conversations_quarantined": 2}
+    manifest = Manifest(
+        fingerprint="f", template=None, validation_below=0, seed=0, shards=[shard], splits=splits, counts=counts
+    )
+    write_json(run.manifest, manifest)
+    write_json(run.audit, made_audit(spec, manifest))
     for step in range(1, 5):
         row = {"step": step, "loss": 4.0 / step, "tokens": 1000, "supervised_tokens": 100, "tokens_per_s": 500.0}
         append_jsonl(run.metrics, row)
@@ -45,6 +59,21 @@ def finished_run(values: dict[str, Any], evaluated: tuple[str, ...] = CHECKPOINT
         write_json(run.evaluate / name / "annotations.json", annotations(name))
         append_answers(journal(run, name, 0), answers(name))
     return run, spec
+
+
+def made_audit(spec: ExperimentSpec, manifest: Manifest) -> dict[str, Any]:
+    """An audit with figures of its own; test_data_page.py checks that real ones have this shape."""
+    lengths = np.arange(1, spec.data.max_length + 1)
+    bad = {"file": "a.jsonl", "row": 3, "reason": "turn 1 is empty", "excerpt": "{}"}
+    runs = [{"text": "<s>", "learnt": False, "special": True}, {"text": "learn me", "learnt": True, "special": False}]
+    return {
+        "rules": spec.data.model_dump(mode="json", exclude={"train", "cache"}),
+        "splits": {split: totals.model_dump() for split, totals in manifest.splits.items()},
+        "train": row_figures(lengths, lengths // 2, spec),
+        "fate": fate(manifest.counts, 4000),
+        "quarantine": {"reasons": [{"reason": "turn N is empty", "rows": 2}], "first": [bad]},
+        "samples": [{"row": 17, "tokens": 3, "runs": runs}],
+    }
 
 
 def annotations(name: str) -> list[dict[str, Any]]:

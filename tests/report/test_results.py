@@ -46,7 +46,8 @@ def test_training_and_data_are_summed_up(spec_values):
     }
     assert results.data["train"] == {"rows": 90, "tokens": 2000, "supervised_tokens": 500}
     assert results.data["validation"]["rows"] == 10
-    assert results.data["counts"] == {"conversations_read": 1234, "conversations_dropped": 5, "rows_bad": 2}
+    counts = {"read": 1234, "dropped": 5, "quarantined": 2}
+    assert results.data["counts"] == {f"conversations_{fate}": number for fate, number in counts.items()}
     provenance = read_json(run.provenance)
     assert results.provenance == {k: provenance[k] for k in ("time", "host", "commit", "python", "packages")}
 
@@ -100,7 +101,7 @@ def test_without_evaluation_there_are_losses_only(spec_values):
 def test_the_stage_writes_its_files(spec_values, capsys, evaluated):
     run, spec = finished_run(spec_values) if evaluated else without_evaluation(spec_values)
     report(context_of(run, "report"))
-    names = {"report.json", "report.md"} | ({"leaderboard.csv"} if evaluated else set())
+    names = {"report.json", "report.md", "data.html"} | ({"leaderboard.csv"} if evaluated else set())
     assert {file.name for file in run.report.iterdir()} == names
     assert Results.model_validate(read_json(run.report / "report.json")) == gather_results(run, spec)
     assert str(run.report) in capsys.readouterr().out
@@ -122,7 +123,7 @@ def test_what_is_missing_is_asked_for(spec_values):
     assert not run.report.exists()
 
 
-@pytest.mark.parametrize("name", ["data/manifest.json", "provenance.json"])
+@pytest.mark.parametrize("name", ["data/manifest.json", "data/audit.json", "provenance.json"])
 def test_every_file_that_is_read_is_asked_for(spec_values, name):
     run, _ = finished_run(spec_values)
     (run.path / name).unlink()
@@ -135,7 +136,16 @@ def test_what_is_damaged_is_named(spec_values):
     (run.evaluate / "base" / "annotations.json").write_text("[{")
     with pytest.raises(InputError, match=r"a result file is damaged: "):
         report(context_of(run, "report"))
-    (run.data / "train-00000.train.arrow").unlink()
+    (run.data / "train-00000.arrow").unlink()
     (run.evaluate / "base" / "annotations.json").write_text("[]")
-    with pytest.raises(StageError, match=r"train-00000\.train\.arrow: missing"):
+    with pytest.raises(StageError, match=r"train-00000\.arrow: missing"):
         report(context_of(run, "report"))
+
+
+@pytest.mark.parametrize("text", ["{", "{}", "[]", '{"rules": 1}'])
+def test_a_damaged_audit_is_named(spec_values, text):
+    run, _ = finished_run(spec_values)
+    run.audit.write_text(text)
+    with pytest.raises(InputError, match=r"audit\.json: damaged, or written by another version") as caught:
+        report(context_of(run, "report"))
+    assert str(run.manifest) in caught.value.hint

@@ -59,8 +59,8 @@ def test_the_report_says_what_was_found(spec_values):
         in markdown
     )
     assert (
-        "Data: 1,234 conversations, 5 dropped, 2 unreadable; 90 training rows of 2,000 tokens (25% supervised), 10"
-        in (markdown)
+        "Data: 1,234 conversations read, 5 dropped, 2 quarantined; 90 training rows of 2,000 tokens (25% supervised), "
+        "10 validation rows; more in [data.html](data.html)." in markdown
     )
     assert re.search(r"^Made on \S+ at \S+: (commit \w{10}, )?Python 3\.\d+\.\d+, torch \S+", markdown, re.MULTILINE)
 

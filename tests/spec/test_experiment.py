@@ -52,6 +52,12 @@ OTHER_VALUES: dict[str, Any] = {
     "data.max_length": 512,
     "data.overlong": "drop",
     "data.packing": False,
+    "data.filter.min_turns": 4,
+    "data.filter.max_turns": 14,
+    "data.filter.min_tokens": 30,
+    "data.filter.max_tokens": 9000,
+    "data.max_bad_share": 0.5,
+    "data.cache": False,
     "train.epochs": 4,
     "train.global_batch_size": 32,
     "train.micro_batch_size": 1,
@@ -232,6 +238,44 @@ def test_offload_and_zero_stage(offload, zero_stage, text):
         assert errors_of(values) == [f"error: train.offload: {text}"]
     else:
         assert parse_spec(values).train.offload == offload
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("template", "chatml"), ("template", "own.jinja"), ("mask", "per_turn"), ("mask", "last_turn")]
+)
+def test_the_reference_splitter_goes_with_the_rows_of_the_reference(field, value):
+    wanted = {"template": "user_assistant", "mask": "all_turns"}
+    data = {"train": ["d"], "overlong": "split_reference"}
+    assert parse_spec(minimal(data={**data, **wanted})).data.overlong == "split_reference"
+    (line,) = errors_of(minimal(data={**data, **wanted, field: value}))
+    assert line.startswith(f"error: data.{field}: must be '{wanted[field]}' with overlong split_reference; given '")
+
+
+@pytest.mark.parametrize("unit", ["turns", "tokens"])
+def test_a_filter_that_nothing_passes_is_refused(unit):
+    limits = {f"min_{unit}": 5, f"max_{unit}": 4}
+    (line,) = errors_of(minimal(data={"train": ["d"], "filter": limits}))
+    assert line.startswith(f"error: data.filter: min_{unit} 5 is more than max_{unit} 4: no conversation would be left")
+    assert parse_spec(minimal(data={"train": ["d"], "filter": {**limits, f"max_{unit}": 5}}))
+
+
+@pytest.mark.parametrize("name", ["chat.jinja", "a/b.jinja2", "x.j2"])
+def test_a_template_may_be_a_jinja_file(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    spec = parse_spec(minimal(data={"train": ["d"], "template": name}))
+    assert spec.data.template == str(tmp_path / name)
+    assert parse_spec(minimal(data={"train": ["d"], "template": "chatml"})).data.template == "chatml"
+
+
+def test_another_template_is_refused_with_all_that_is_allowed():
+    (line,) = errors_of(minimal(data={"train": ["d"], "template": "chatlm"}))
+    allowed = "must be 'user_assistant', 'tokenizer' or 'chatml' or a Jinja file ending in .jinja, .jinja2, .j2"
+    assert line == f'error: data.template: {allowed}; given "chatlm"'
+
+
+def test_names_on_the_hub_are_no_paths():
+    spec = parse_spec(minimal(data={"train": ["hub:owner/name@v1:train_sft"], "validation": ["hub:owner/name:test"]}))
+    assert spec.data.train == ["hub:owner/name@v1:train_sft"] and spec.data.validation == ["hub:owner/name:test"]
 
 
 def nested(key: str, value: Any) -> dict[str, Any]:

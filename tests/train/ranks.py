@@ -78,11 +78,16 @@ def train(run: RunDir, world_size: int = 2) -> str:
 
 
 def train_and_kill(run: RunDir, after_step: int, world_size: int = 2) -> None:
-    """Train until a step is in the metrics, then SIGKILL every rank at once."""
+    """Train until a step is in the metrics and a checkpoint is whole, then SIGKILL every rank at once."""
     ranks = start(run, world_size)
     deadline_s = time.monotonic() + TIMEOUT_S
+
+    def early() -> bool:
+        newest = max((row["step"] for row in read_jsonl(run.metrics)), default=0)
+        return newest < after_step or not any(run.checkpoints.glob("step-*/complete.json"))
+
     try:
-        while max((row["step"] for row in read_jsonl(run.metrics)), default=0) < after_step:
+        while early():
             assert all(rank.poll() is None for rank in ranks), ranks[0].communicate()[0]
             assert time.monotonic() < deadline_s
             time.sleep(0.005)

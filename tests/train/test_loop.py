@@ -6,6 +6,7 @@ import hashlib
 import json
 import math
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import torch
 import transformers
 
 from hpcsft.data.batches import RowStore
-from hpcsft.data.packing import TrainingOrder
+from hpcsft.data.order import TrainingOrder
 from hpcsft.data.shards import read_manifest
 from hpcsft.records import read_json, read_jsonl, write_json
 from hpcsft.rundir import RunDir
@@ -42,7 +43,8 @@ def exports(run: RunDir) -> list[str]:
 
 
 def document(store: RowStore, row: int) -> tuple[torch.Tensor, torch.Tensor]:
-    return tuple(torch.tensor(store.rows[row][name].astype("int64"))[None] for name in ("input_ids", "labels"))
+    ids, labels = (torch.tensor(column, dtype=torch.int64)[None] for column in store.row(row))
+    return ids, labels
 
 
 def plain_losses(run: RunDir) -> list[float]:
@@ -61,7 +63,7 @@ def plain_losses(run: RunDir) -> list[float]:
     for step in range(total):
         for group in optimizer.param_groups:
             group["lr"] = settings["learning_rate"] * (1 + math.cos(math.pi * step / total)) / 2
-        rows = [row for batch in order.step(step) for row in batch]
+        rows = [row for batch in order.step(step) for row in batch.tolist()]
         supervised = store.supervised(rows)
         loss_sum = 0.0
         optimizer.zero_grad()
@@ -119,8 +121,8 @@ def test_the_exports_hold_what_was_learnt(short: dict[str, Any], tmp_path: Path)
         for row in range(len(store)):
             ids, labels = document(store, row)
             with torch.no_grad():
-                total += model(input_ids=ids, labels=labels).loss.item() * store.num_supervised[row]
-        assert total / sum(store.num_supervised) == pytest.approx(by_epoch[epoch], rel=1e-5)
+                total += model(input_ids=ids, labels=labels).loss.item() * store.supervised([row])
+        assert total / store.supervised() == pytest.approx(by_epoch[epoch], rel=1e-5)
         assert transformers.AutoTokenizer.from_pretrained(run.epoch_model(epoch)).eos_token == "</s>"
 
 
@@ -155,6 +157,7 @@ def test_training_without_data_says_which_stage_is_missing(short: dict[str, Any]
     run = new_run(short, tmp_path)
     run.manifest.unlink()
     next(run.data.glob("train-*.json")).unlink()
+    shutil.rmtree(run.cache)
     assert "run the stage 'preprocess' first" in fail(run)
 
 

@@ -1,0 +1,46 @@
+"""Shards that several runs share: made once in a cache beside the runs, hard-linked into each run's own folder.
+
+The cache may be removed at any time: a run keeps its links. On a filesystem without hard links shards are copied.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+from pathlib import Path
+
+from hpcsft.data.shards import Shard, SourceName, shard_files
+from hpcsft.records import fsync_folder, read_json
+
+
+def whole_shard(folder: Path, source: SourceName, number: int, fingerprint: str) -> Shard | None:
+    """The shard in `folder`, None if it is not there, not whole, or was made of other data or by other rules."""
+    files = shard_files(folder, source, number)
+    try:
+        shard = Shard.model_validate(read_json(files.record))
+        whole = shard.fingerprint == fingerprint and files.rows.stat().st_size == shard.size_bytes
+        return shard if whole and (files.quarantine.exists() or not shard.bad_rows) else None
+    except (FileNotFoundError, ValueError):
+        return None
+
+
+def take_shard(cache: Path, folder: Path, source: SourceName, number: int) -> None:
+    """Link a whole shard of `cache` into `folder`, its record last."""
+    theirs, ours = shard_files(cache, source, number), shard_files(folder, source, number)
+    for origin, name in zip(theirs, ours, strict=True):
+        if origin.exists():
+            _link(origin, name)
+    fsync_folder(folder)
+
+
+def _link(origin: Path, name: Path) -> None:
+    temporary = name.with_name(f".{name.name}.{secrets.token_hex(8)}.tmp")
+    try:
+        try:
+            os.link(origin, temporary)
+        except OSError:  # another filesystem, or one without hard links
+            shutil.copyfile(origin, temporary)
+        os.replace(temporary, name)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,102 @@
+"""Texts to token ids, at the speed of the Rust tokenizer: many texts at once, each different one only once.
+
+A special token that a text spells is data, never control: the tokenizers here are copies that spell it out.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+from tokenizers import Encoding, Tokenizer
+
+from hpcsft.data.pieces import Piece
+
+
+class TextEncoder:
+    """The Rust tokenizer behind a Hugging Face fast tokenizer, for text alone: it adds no special tokens."""
+
+    def __init__(self, tokenizer: Any):
+        backend = tokenizer.backend_tokenizer.to_str()
+        self._whole = _for_text(backend)
+        self._inner = _for_text(_without_prefix_space(backend))
+        self.num_added: int = tokenizer.num_special_tokens_to_add()
+        """Special tokens that the tokenizer puts around a text of its own accord."""
+
+    def encode(self, texts: Sequence[str], inner: bool = False) -> list[Encoding]:
+        """Tokens of each text. An `inner` text goes on from what precedes it: sentencepiece puts no space before it."""
+        return (self._inner if inner else self._whole).encode_batch_fast(list(texts), add_special_tokens=False)
+
+
+class TokenTable:
+    """Token ids of pieces, end to end, each different piece once. Entry i is `lengths[i]` tokens long."""
+
+    def __init__(self, encoder: TextEncoder):
+        self.encoder = encoder
+        self.lengths: list[int] = []
+        self._entries: dict[tuple[str | int, bool], int] = {}
+        self._ids: list[np.ndarray] = []
+
+    def add(self, pieces: Iterable[Piece]) -> None:
+        """Tokenize the pieces that are not there yet, in one batch."""
+        wanted = dict.fromkeys((piece.content, piece.inner) for piece in pieces)
+        new = [key for key in wanted if key not in self._entries]
+        special = [key for key in new if isinstance(key[0], int)]
+        self._append(special, [1] * len(special), (number for number, _ in special))
+        for inner in (False, True):
+            texts = [key for key in new if key[1] is inner and isinstance(key[0], str)]
+            encodings = self.encoder.encode([text for text, _ in texts], inner)
+            ids = itertools.chain.from_iterable(encoding.ids for encoding in encodings)
+            self._append(texts, [len(encoding) for encoding in encodings], ids)
+
+    def entries(self, pieces: Sequence[Piece]) -> list[int]:
+        """The entries of pieces that were added."""
+        found = self._entries
+        return [found[piece.content, piece.inner] for piece in pieces]
+
+    def measure(self, pieces: Sequence[Piece]) -> list[int]:
+        """Number of tokens of each of some pieces that were added."""
+        return [self.lengths[entry] for entry in self.entries(pieces)]
+
+    def flat(self) -> tuple[np.ndarray, np.ndarray]:
+        """(ids int32 of all entries end to end, int64 place in it where each entry begins)."""
+        lengths = np.asarray(self.lengths, dtype=np.int64)
+        return np.concatenate([np.zeros(0, np.int32), *self._ids]), np.cumsum(lengths) - lengths
+
+    def _append(self, keys: list[tuple[str | int, bool]], lengths: list[int], ids: Iterable[int]) -> None:
+        self._entries.update(zip(keys, itertools.count(len(self.lengths)), strict=False))
+        self._ids.append(np.fromiter(ids, np.int32, sum(lengths)))
+        self.lengths += lengths
+
+
+def _for_text(backend: str) -> Tokenizer:
+    tokenizer = Tokenizer.from_str(backend)
+    tokenizer.encode_special_tokens = True
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    return tokenizer
+
+
+def _without_prefix_space(backend: str) -> str:
+    """The same tokenizer for text in the middle of a string: without whatever puts a space before a text."""
+
+    def changed(node: Any) -> Any:
+        if isinstance(node, list):
+            return [changed(item) for item in node if not (isinstance(item, dict) and item.get("type") == "Prepend")]
+        if not isinstance(node, dict):
+            return node
+        fixed = {name: changed(value) for name, value in node.items()}
+        if "prepend_scheme" in fixed:
+            fixed["prepend_scheme"] = "never"
+        if fixed.get("type") == "ByteLevel":
+            fixed["add_prefix_space"] = False
+        return fixed
+
+    settings = json.loads(backend)
+    for part in ("normalizer", "pre_tokenizer"):
+        node = settings.get(part)
+        settings[part] = None if node and node["type"] == "Prepend" else changed(node)
+    return json.dumps(settings)

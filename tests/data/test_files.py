@@ -1,0 +1,155 @@
+"""Guards that a pattern stands for all its files, each once and in one order, that what is missing or unknown is named,
+and that a changed file is noticed.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from hpcsft.data.files import find_files, saved_files, state_of
+from hpcsft.data.readers import read_file
+from hpcsft.errors import InputError
+from tests.data.made_files import FILES, write, write_saved
+
+ROWS = [{"data": [f"question {number}", f"answer {number}"]} for number in range(5)]
+
+
+def refused(reason: str, *patterns: object, where: str = "data.train") -> str:
+    with pytest.raises(InputError, match=reason) as caught:
+        find_files([str(pattern) for pattern in patterns], where)
+    assert caught.value.message.startswith(f"{where}: ") and len(caught.value.message.splitlines()) == 1
+    return caught.value.hint or ""
+
+
+@pytest.fixture
+def splits(tmp_path) -> Path:
+    """A folder with the splits `test` and `train`, as `datasets` saves them."""
+    from datasets import Dataset, DatasetDict
+
+    DatasetDict(train=Dataset.from_list(ROWS), test=Dataset.from_list(ROWS[:2])).save_to_disk(tmp_path / "splits")
+    return tmp_path / "splits"
+
+
+def test_globs_are_sorted_and_no_file_comes_twice(tmp_path):
+    names = ["10.jsonl", "2.jsonl", "a.json", "b.jsonl"]
+    for name in reversed(names):
+        write(tmp_path / name, ROWS)
+    paths = [str(tmp_path / name) for name in names]
+    (tmp_path / "deep" / "deeper").mkdir(parents=True)
+    deep = write(tmp_path / "deep" / "deeper" / "c.jsonl", ROWS)
+    assert find_files([str(tmp_path / "*.json*")], "data.train") == paths
+    assert find_files([paths[3], str(tmp_path / "*.jsonl")], "data.train") == [paths[3], paths[0], paths[1]]
+    assert find_files([str(tmp_path / "**" / "c.*")], "data.train") == [deep]
+
+
+def test_a_folder_stands_for_all_data_inside(tmp_path):
+    (tmp_path / "data" / "b").mkdir(parents=True)
+    expected = [write(tmp_path / "data" / name, ROWS) for name in FILES] + [write(tmp_path / "data/b/x.jsonl", ROWS)]
+    expected.append(write_saved(tmp_path / "data" / "saved", ROWS))
+    for other in (".hidden.jsonl", "README.md", "table.csv", "dataset_infos.json"):
+        (tmp_path / "data" / other).write_text("x")
+    assert find_files([str(tmp_path / "data")], "data.train") == sorted(expected)
+    assert find_files([str(tmp_path / "d*")], "data.validation") == sorted(expected)
+
+
+def test_links_are_followed_and_never_in_a_circle(tmp_path):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "elsewhere").mkdir()
+    write(tmp_path / "elsewhere" / "a.jsonl", ROWS)
+    (tmp_path / "data" / "link").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere" / "up").symlink_to(tmp_path / "data")
+    assert find_files([str(tmp_path / "data")], "data.train") == [str(tmp_path / "data" / "link" / "a.jsonl")]
+
+
+def test_a_saved_data_set_stands_for_itself(tmp_path):
+    folder = write_saved(tmp_path / "saved", ROWS)
+    assert find_files([folder], "data.train") == [folder]
+    assert find_files([str(tmp_path / "s*")], "data.validation") == [folder]
+
+
+def test_of_saved_splits_training_takes_train(splits):
+    (file,) = find_files([str(splits)], "data.train")
+    assert [row.parse() for row in read_file(file)] == ROWS
+    assert find_files([str(splits / "test")], "data.validation") == [str(splits / "test")]
+
+
+def test_of_saved_splits_others_have_to_be_named(splits):
+    hint = refused("splits: there are several splits: test, train$", splits, where="data.validation")
+    assert hint == f"name the subfolder of one: {splits}/test"
+    shutil.rmtree(splits / "train")
+    refused("splits: there are several splits: test$", splits)
+    shutil.rmtree(splits / "test")
+    assert "SPLIT" in refused(r"splits: there are several splits: \(none\)", splits)
+
+
+def test_a_path_that_looks_like_a_glob_is_a_path(tmp_path):
+    file = write(tmp_path / "part[1].jsonl", ROWS)
+    assert find_files([file], "data.train") == [file]
+
+
+def test_what_cannot_be_found_or_read_is_named(tmp_path):
+    (tmp_path / "folder.jsonl").mkdir()
+    (tmp_path / "table.csv").write_text("a,b\n")
+    os.mkfifo(tmp_path / "pipe.jsonl")
+    refused(r"no such file: .*nothing-\*\.jsonl", tmp_path / "nothing-*.jsonl")
+    assert ".jsonl, .jsonl.gz, .jsonl.zst, .json, " in refused("csv: unknown kind of file", tmp_path / "table.csv")
+    assert "save_to_disk" in refused(r"folder\.jsonl: no data inside", tmp_path / "folder.jsonl")
+    refused(r"pipe\.jsonl: cannot be read", tmp_path / "pipe.jsonl")
+    (tmp_path / "gone.jsonl").symlink_to(tmp_path / "nowhere")
+    refused(r"gone\.jsonl: cannot be read", tmp_path / "gone.jsonl")
+
+
+def test_a_folder_that_may_not_be_entered_is_named(tmp_path, monkeypatch):
+    def refuse(path):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    refused("cannot be read: Permission denied", tmp_path)
+
+
+def test_names_of_the_hub_are_kept_and_their_spelling_checked():
+    names = ["hub:a/b", "hub:a/b/c@main:test"]
+    assert find_files([*names, names[0]], "data.train") == names
+    assert "hub:OWNER/NAME" in refused("hub:ultrachat: not the name of a data set on the hub", "hub:ultrachat")
+
+
+@pytest.mark.parametrize("name", [*FILES, "saved"])
+def test_a_changed_file_has_another_state(tmp_path, name):
+    path = tmp_path / name
+    write_saved(path, ROWS) if name == "saved" else write(path, ROWS)
+    part = next(path.glob("*.arrow")) if name == "saved" else path
+    first = state_of(str(path))
+    assert state_of(str(path)) == first
+    os.utime(part, ns=(1, 1))
+    second = state_of(str(path))
+    part.write_bytes(part.read_bytes() + b"\n")
+    os.utime(part, ns=(1, 1))
+    assert len({first, second, state_of(str(path))}) == 3
+
+
+def test_the_state_of_nothing(tmp_path):
+    with pytest.raises(InputError, match="no: cannot be read: No such file"):
+        state_of(str(tmp_path / "no"))
+
+
+@pytest.mark.parametrize(
+    ("state", "reason"),
+    [
+        ("{", "state.json: cannot be read: Expecting"),
+        ("[1]", "state.json: no list of files inside"),
+        ('{"_data_files": 3}', "state.json: no list of files inside"),
+        ('{"_data_files": [{}]}', "state.json: no list of files inside"),
+        ('{"_data_files": [{"filename": "a.arrow"}]}', "saved: a.arrow is missing"),
+    ],
+)
+def test_a_saved_data_set_that_is_not_whole_is_named(tmp_path, state, reason):
+    folder = write_saved(tmp_path / "saved", ROWS)
+    assert len(saved_files(folder)) == 3
+    (tmp_path / "saved" / "state.json").write_text(state)
+    for look in (saved_files, state_of):
+        with pytest.raises(InputError, match=reason):
+            look(folder)

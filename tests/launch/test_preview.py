@@ -1,0 +1,90 @@
+"""`preview`: a light command, whose exit codes and document scripts can trust. Through the real script."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from tests.launch.command import ROOT, TIMEOUT_S, environment, launch
+
+
+@pytest.fixture
+def spec_file(spec_values, tmp_path):
+    path = tmp_path / "spec.json"
+    path.write_text(json.dumps(spec_values))
+    return path
+
+
+def test_people_see_rows_and_what_is_learnt(spec_file, tmp_path):
+    done = launch("preview.py", spec_file, "--rows", 2, cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "120 conversations = " in done.stdout
+    assert done.stdout.count("</s>⟧■") == 2
+    assert {path.name for path in tmp_path.iterdir()} == {"spec.json"}
+
+
+@pytest.mark.parametrize("options", [[], ["--json"]])
+def test_a_terminal_that_knows_only_ascii_is_no_problem(options, spec_file, tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONIOENCODING", "ascii")
+    done = launch("preview.py", spec_file, *options, cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.isascii()
+
+
+def test_scripts_get_one_document(spec_file, tmp_path):
+    done = launch(
+        "preview.py", spec_file, "--json", "--rows", 1, "--first", 7, "--set", "data.mask=last_turn", cwd=tmp_path
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    document = json.loads(done.stdout)
+    assert document["mask"] == "last_turn"
+    (source,) = document["sources"]
+    assert (source["fate"]["read"], len(source["samples"])) == (7, 1)
+
+
+def test_it_is_light(spec_file, tmp_path):
+    """Without torch it starts in a third of the time."""
+    code = (
+        f"import sys, runpy; sys.argv = ['preview.py', {str(spec_file)!r}]\n"
+        f"try: runpy.run_path({str(ROOT / 'launch' / 'preview.py')!r}, run_name='__main__')\n"
+        "except SystemExit as end: code = end.code\n"
+        "print(code, [name for name in ('torch', 'deepspeed', 'datasets') if sys.modules.get(name)], file=sys.stderr)"
+    )
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(
+        command, capture_output=True, text=True, cwd=tmp_path, timeout=TIMEOUT_S, env=environment(), check=True
+    )
+    assert done.stderr.splitlines() == ["0 []"]
+
+
+@pytest.mark.parametrize(
+    ("override", "error"),
+    [
+        ("model.path=/no/model", "error: /no/model: no such folder"),
+        ('data.train=["/no/data.jsonl"]', "error: data.train: no such file: /no/data.jsonl"),
+        ("data.masks=1", "error: data.masks: unknown field"),
+        ("data.template=tokenizer", "error: data.template: "),
+    ],
+)
+def test_what_is_wrong_is_told_in_one_line(override, error, spec_file, tmp_path):
+    done = launch("preview.py", spec_file, "--set", override, cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith(error) and "Traceback" not in done.stderr
+
+
+def test_data_of_which_no_row_is_left_is_shown_and_refused(spec_file, tmp_path):
+    done = launch("preview.py", spec_file, "--set", "data.filter.min_turns=99", cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (2, "")
+    assert "not a single training row is left" in done.stdout
+
+
+@pytest.mark.parametrize(("option", "value"), [("--rows", "0"), ("--first", "-1"), ("--first", "many")])
+def test_counts_are_from_one_on(option, value, spec_file, tmp_path):
+    done = launch("preview.py", spec_file, option, value, cwd=tmp_path)
+    assert done.returncode == 2
+    assert (
+        f"expected a whole number from 1 on, given '{value}'" in done.stderr or "expected one argument" in done.stderr
+    )
