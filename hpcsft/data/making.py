@@ -5,11 +5,14 @@ Preprocessing writes to shards what is made here; a preview shows it.
 
 from __future__ import annotations
 
-from collections import Counter
+import contextlib
+import gc
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, NamedTuple
 
-from hpcsft.data.encode import ConversationEncoder
+from hpcsft.data.encode import ConversationEncoder, Encoded
 from hpcsft.data.formats import Conversation, RowError, conversation_of
 from hpcsft.data.pieces import Template
 from hpcsft.data.quarantine import BadRow, bad_row
@@ -23,6 +26,19 @@ from hpcsft.spec.data import DataSpec
 CHUNK_CONVERSATIONS = 512
 CHUNK_CHARACTERS = 2**21
 """What is tokenized at once: more only costs memory."""
+
+CHUNKS_AT_ONCE = 2
+"""While the tokenizer works on one chunk, without Python's lock, another is put together and a third one is read."""
+
+
+class Chunk:
+    """Rows that are encoded together."""
+
+    def __init__(self) -> None:
+        self.read: list[int] = []
+        """Numbers of all of them."""
+        self.conversations: dict[int, tuple[RawRow, Conversation]] = {}
+        self.bad_rows: dict[int, BadRow] = {}
 
 
 class Made(NamedTuple):
@@ -52,27 +68,55 @@ class RowMaker(NamedTuple):
         return cls(spec.data, tokenizer, template, ConversationEncoder(spec.data, template, tokenizer))
 
     def make(self, rows: Iterable[tuple[int, RawRow]]) -> Iterator[Made]:
-        """The training rows of `rows`, given with their numbers in the source, chunk by chunk."""
-        chunk: dict[int, tuple[RawRow, Conversation]] = {}
-        bad_rows: dict[int, BadRow] = {}
-        read = characters = 0
+        """The training rows of `rows`, given with their numbers in the source, chunk by chunk and in order."""
+        with _few_collections(), ThreadPoolExecutor(CHUNKS_AT_ONCE) as pool:
+            waiting: deque[tuple[Chunk, Future[Encoded]]] = deque()
+            try:
+                for chunk in self._chunks(rows):
+                    turns = [(number, turns) for number, (_, turns) in chunk.conversations.items()]
+                    waiting.append((chunk, pool.submit(self.encoder.encode, turns)))
+                    if len(waiting) > CHUNKS_AT_ONCE:
+                        yield _made(*waiting.popleft())
+                while waiting:
+                    yield _made(*waiting.popleft())
+            finally:
+                for _, encoding in waiting:
+                    encoding.cancel()
+
+    def _chunks(self, rows: Iterable[tuple[int, RawRow]]) -> Iterator[Chunk]:
+        chunk, characters = Chunk(), 0
         for number, raw in rows:
-            read += 1
+            chunk.read.append(number)
             try:
                 turns = conversation_of(raw.parse(), self.data.format)
             except RowError as error:
-                bad_rows[number] = bad_row(raw, str(error))
+                chunk.bad_rows[number] = bad_row(raw, str(error))
                 continue
-            chunk[number] = raw, turns
+            chunk.conversations[number] = raw, turns
             characters += sum(len(turn.text) for turn in turns)
-            if len(chunk) >= CHUNK_CONVERSATIONS or characters >= CHUNK_CHARACTERS:
-                yield self._encoded(chunk, bad_rows, read)
-                chunk, bad_rows, read, characters = {}, {}, 0, 0
-        if read:
-            yield self._encoded(chunk, bad_rows, read)
+            if len(chunk.conversations) >= CHUNK_CONVERSATIONS or characters >= CHUNK_CHARACTERS:
+                yield chunk
+                chunk, characters = Chunk(), 0
+        if chunk.read:
+            yield chunk
 
-    def _encoded(self, chunk: dict[int, tuple[RawRow, Conversation]], bad_rows: dict[int, BadRow], read: int) -> Made:
-        encoded = self.encoder.encode([(number, turns) for number, (_, turns) in chunk.items()])
-        refused = {number: bad_row(chunk[number][0], why) for number, why in encoded.refused.items()}
-        in_order = [bad for _, bad in sorted((bad_rows | refused).items())]
-        return Made(encoded.rows, in_order, encoded.counts + Counter(conversations_read=read))
+
+@contextlib.contextmanager
+def _few_collections() -> Iterator[None]:
+    """Rows are put together from millions of small objects without cycles, which Python would look through for some."""
+    before = gc.get_threshold()
+    gc.freeze()
+    gc.set_threshold(100_000, 20, 20)
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)
+        gc.unfreeze()
+
+
+def _made(chunk: Chunk, encoding: Future[Encoded]) -> Made:
+    encoded = encoding.result()
+    refused = {number: bad_row(chunk.conversations[number][0], why) for number, why in encoded.refused.items()}
+    bad_rows = chunk.bad_rows | refused
+    counts = encoded.counts + Counter(conversations_read=len(chunk.read))
+    return Made(encoded.rows, [bad_rows[number] for number in chunk.read if number in bad_rows], counts)

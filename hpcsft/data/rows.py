@@ -1,8 +1,8 @@
 """One conversation becomes training rows: where it is cut, and which answers carry loss. Pure.
 
 What a part of a conversation costs in tokens is known only once its pieces are tokenized, and tokenizing pays in large
-batches. `RowCutter.rows` is therefore a generator: it yields pieces whose tokens it has to know, and goes on when they
-are known. `encode.py` runs many of them in step.
+batches. `RowCutter.rows` is therefore a generator: it yields pieces that have to be tokenized, and goes on when they
+are. `encode.py` runs many of them in step.
 """
 
 from __future__ import annotations
@@ -19,8 +19,15 @@ TURN_MARGIN = 6
 """Tokens that the reference project's splitter adds to the length of each turn."""
 
 Pieces = list[Piece]
-Part = tuple[Conversation, Pieces]
-"""Turns that fit into one row, and their pieces."""
+
+
+class Part(NamedTuple):
+    """Turns that become one row, or one row for each answer."""
+
+    turns: Conversation
+    pieces: Pieces
+    lengths: list[int]
+    """Tokens of each piece."""
 
 
 class RowPlan(NamedTuple):
@@ -38,12 +45,12 @@ class Dropped(Exception):
 class RowCutter:
     """The rules of `data` for one template.
 
-    `measure` tells the number of tokens of each of some pieces; it is only asked for pieces that were yielded before.
+    `measure` tells the number of tokens of each of some pieces, or None if one of them was never yielded.
     `num_added` is the number of special tokens that the tokenizer adds to a text by itself.
     """
 
     def __init__(
-        self, data: DataSpec, template: Template, measure: Callable[[Sequence[Piece]], list[int]], num_added: int
+        self, data: DataSpec, template: Template, measure: Callable[[Sequence[Piece]], list[int] | None], num_added: int
     ):
         self.data = data
         self.template = template
@@ -58,56 +65,59 @@ class RowCutter:
         num_turns = sum(turn.role != "system" for turn in turns)
         if not (limits.min_turns or 0) <= num_turns <= (limits.max_turns or num_turns):
             raise Dropped("filter_turns")
-        whole = self.template.pieces(turns)
-        yield whole
-        length = sum(self.measure(whole))
+        whole = yield from self._part(turns)
+        length = sum(whole.lengths)
         if not (limits.min_tokens or 0) <= length <= (limits.max_tokens or length):
             raise Dropped("filter_tokens")
         self.counts["tokens_read"] += length
         self.counts["conversations_overlong"] += length > self.data.max_length
-        parts = yield from self._parts(turns, whole, length)
+        parts = yield from self._parts(whole)
         rows = []
         for part in parts:
-            rows += yield from self._masked(*part)
+            rows += yield from self._masked(part)
         if not rows:
             raise Dropped("without_loss")
         return rows
 
-    def _parts(self, turns: Conversation, whole: Pieces, length: int) -> Generator[Pieces, None, list[Part]]:
+    def _part(self, turns: Conversation) -> Generator[Pieces, None, Part]:
+        pieces = self.template.pieces(turns)
+        return Part(turns, pieces, (yield from self._measured(pieces)))
+
+    def _measured(self, pieces: Pieces) -> Generator[Pieces, None, list[int]]:
+        lengths = self.measure(pieces)
+        if lengths is None:
+            yield pieces
+            lengths = self.measure(pieces)
+            assert lengths is not None
+        return lengths
+
+    def _parts(self, whole: Part) -> Generator[Pieces, None, list[Part]]:
         if self.data.overlong == "split_reference":
-            return (yield from self._split_reference(turns))
-        if length <= self.data.max_length or self.data.overlong == "truncate":
-            return [(turns, whole)]
+            return (yield from self._split_reference(whole.turns))
+        if sum(whole.lengths) <= self.data.max_length or self.data.overlong == "truncate":
+            return [whole]
         if self.data.overlong == "drop":
             raise Dropped("overlong")
-        return (yield from self._split(turns))
+        return (yield from self._split(whole.turns))
 
     def _split(self, turns: Conversation) -> Generator[Pieces, None, list[Part]]:
         """As many exchanges per part as fit. Each part is a conversation of its own, system turn included."""
         head, exchanges = _exchanges(turns)
         parts: list[Part] = []
-        taken: Conversation = []
         for exchange in exchanges:
-            longer = taken + exchange if taken else head + exchange
-            pieces = self.template.pieces(longer)
-            yield pieces
-            if taken and sum(self.measure(pieces)) > self.data.max_length:
-                longer = head + exchange
-                pieces = self.template.pieces(longer)
-                yield pieces
-                taken = []
-            if taken:
-                parts.pop()
-            parts.append((longer, pieces))
-            taken = longer
+            if parts:
+                longer = yield from self._part(parts[-1].turns + exchange)
+                if sum(longer.lengths) <= self.data.max_length:
+                    parts[-1] = longer
+                    continue
+            parts.append((yield from self._part(head + exchange)))
         return parts
 
     def _split_reference(self, turns: Conversation) -> Generator[Pieces, None, list[Part]]:
         """The parts of the reference project: an exchange that makes the cut and is the last one is lost."""
         head, exchanges = _exchanges(turns)
         texts = [Piece(turn.text) for exchange in exchanges for turn in exchange]
-        yield texts
-        lengths = [length + self.num_added + TURN_MARGIN for length in self.measure(texts)]
+        lengths = [length + self.num_added + TURN_MARGIN for length in (yield from self._measured(texts))]
         start = filled = 0
         spans = []
         for number in range(len(exchanges)):
@@ -119,44 +129,39 @@ class RowCutter:
                 spans.append((start, number + 1))
             filled += cost
         parts = []
-        for start, end in spans:
-            self.counts["exchanges_lost"] -= end - start
-            if end > start:
-                part = head + [turn for exchange in exchanges[start:end] for turn in exchange]
-                parts.append((part, self.template.pieces(part)))
-        self.counts["exchanges_lost"] += len(exchanges)
-        yield [piece for _, pieces in parts for piece in pieces]
+        for start, end in (span for span in spans if span[0] < span[1]):
+            turns = head + [turn for exchange in exchanges[start:end] for turn in exchange]
+            parts.append((yield from self._part(turns)))
+        self.counts["exchanges_lost"] += len(exchanges) - sum(end - start for start, end in spans)
         return parts
 
-    def _masked(self, turns: Conversation, pieces: Pieces) -> Generator[Pieces, None, list[RowPlan]]:
+    def _masked(self, part: Part) -> Generator[Pieces, None, list[RowPlan]]:
+        answers = [number for number, turn in enumerate(part.turns) if turn.role == "assistant"]
         if self.data.mask == "all_turns":
-            answers = {piece.answer for piece in pieces} - {None}
-            if len(answers) < sum(turn.role == "assistant" for turn in turns):
+            if len({piece.answer for piece in part.pieces} - {None}) < len(answers):
                 why = "the chat template writes earlier turns anew as the conversation goes on"
                 raise RowError(f"{why}; data.mask per_turn or last_turn can learn from it")
-            return self._row(pieces, answers)
+            return self._row(part, set(answers))
         if self.data.mask == "last_turn":
-            begun = {piece.answer for piece in self._within(pieces)} - {None}
-            return self._row(pieces, {max(begun, default=None)})
+            begun = {piece.answer for piece in self._within(part)} - {None}
+            return self._row(part, {max(begun, default=None)})
         rows = []
-        for answer in (number for number, turn in enumerate(turns) if turn.role == "assistant"):
-            pieces = self.template.pieces(turns[: answer + 1])
-            yield pieces
-            rows += self._row(pieces, {answer})
+        for answer in answers:
+            rows += self._row((yield from self._part(part.turns[: answer + 1])), {answer})
         return rows
 
-    def _within(self, pieces: Pieces) -> Pieces:
+    def _within(self, part: Part) -> Pieces:
         """The pieces of which at least one token is within max_length."""
         begins, start = [], 0
-        for piece, length in zip(pieces, self.measure(pieces), strict=True):
+        for piece, length in zip(part.pieces, part.lengths, strict=True):
             if length and start < self.data.max_length:
                 begins.append(piece)
             start += length
         return begins
 
-    def _row(self, pieces: Pieces, learn: set[int | None]) -> list[RowPlan]:
-        """The row of `pieces` with loss on the answers `learn`, cut at max_length; none if no loss is left."""
-        lengths = self.measure(pieces)
+    def _row(self, part: Part, learn: set[int | None]) -> list[RowPlan]:
+        """The row of `part` with loss on the answers `learn`, cut at max_length; none if no loss is left."""
+        pieces, lengths = part.pieces, part.lengths.copy()
         over = sum(lengths) - self.data.max_length
         if over > 0:
             self.counts["rows_truncated"] += 1

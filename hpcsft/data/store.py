@@ -31,6 +31,8 @@ def take_shard(cache: Path, folder: Path, source: SourceName, number: int) -> No
     for origin, name in zip(theirs, ours, strict=True):
         if origin.exists():
             _link(origin, name)
+        else:
+            name.unlink(missing_ok=True)  # of what stood there before
     fsync_folder(folder)
 
 

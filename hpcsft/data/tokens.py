@@ -5,6 +5,7 @@ A special token that a text spells is data, never control: the tokenizers here a
 
 from __future__ import annotations
 
+import functools
 import itertools
 import json
 from collections.abc import Iterable, Sequence
@@ -20,15 +21,18 @@ class TextEncoder:
     """The Rust tokenizer behind a Hugging Face fast tokenizer, for text alone: it adds no special tokens."""
 
     def __init__(self, tokenizer: Any):
-        backend = tokenizer.backend_tokenizer.to_str()
-        self._whole = _for_text(backend)
-        self._inner = _for_text(_without_prefix_space(backend))
+        self._backend = tokenizer.backend_tokenizer.to_str()
+        self._whole = _for_text(self._backend)
         self.num_added: int = tokenizer.num_special_tokens_to_add()
         """Special tokens that the tokenizer puts around a text of its own accord."""
 
     def encode(self, texts: Sequence[str], inner: bool = False) -> list[Encoding]:
         """Tokens of each text. An `inner` text goes on from what precedes it: sentencepiece puts no space before it."""
         return (self._inner if inner else self._whole).encode_batch_fast(list(texts), add_special_tokens=False)
+
+    @functools.cached_property
+    def _inner(self) -> Tokenizer:
+        return _for_text(_without_prefix_space(self._backend))
 
 
 class TokenTable:
@@ -48,6 +52,8 @@ class TokenTable:
         self._append(special, [1] * len(special), (number for number, _ in special))
         for inner in (False, True):
             texts = [key for key in new if key[1] is inner and isinstance(key[0], str)]
+            if not texts:
+                continue
             encodings = self.encoder.encode([text for text, _ in texts], inner)
             ids = itertools.chain.from_iterable(encoding.ids for encoding in encodings)
             self._append(texts, [len(encoding) for encoding in encodings], ids)
@@ -57,9 +63,11 @@ class TokenTable:
         found = self._entries
         return [found[piece.content, piece.inner] for piece in pieces]
 
-    def measure(self, pieces: Sequence[Piece]) -> list[int]:
-        """Number of tokens of each of some pieces that were added."""
-        return [self.lengths[entry] for entry in self.entries(pieces)]
+    def measure(self, pieces: Sequence[Piece]) -> list[int] | None:
+        """Number of tokens of each of some pieces, None if one of them was never added."""
+        found = self._entries
+        entries = [found.get((piece.content, piece.inner)) for piece in pieces]
+        return None if None in entries else [self.lengths[entry] for entry in entries]
 
     def flat(self) -> tuple[np.ndarray, np.ndarray]:
         """(ids int32 of all entries end to end, int64 place in it where each entry begins)."""
