@@ -22,7 +22,7 @@ from hpcsft.data.quarantine import BadRow, read_bad_rows, write_bad_rows
 from hpcsft.data.shards import Manifest, Shard, ShardWriter, shard_files
 from hpcsft.data.sources import Source, find_sources
 from hpcsft.data.splits import conversation_keys, count_splits, split_threshold
-from hpcsft.data.store import take_shard, whole_shard
+from hpcsft.data.store import take_shard, usable_cache, whole_shard
 from hpcsft.errors import StageError
 from hpcsft.records import write_json
 from hpcsft.rundir import RunDir
@@ -40,13 +40,16 @@ class Workshop(NamedTuple):
     spec: ExperimentSpec
     maker: RowMaker
     sources: list[Source]
+    caches: bool
+    """Are shards made in the cache that runs share?"""
 
     @classmethod
     def of(cls, run: RunDir, spec: ExperimentSpec) -> Workshop:
         """The workshop of a run; every task of its array gets the same."""
         maker = RowMaker.of(spec)
         rules = [ROWS_VERSION, tokenizers.__version__, _tokenizer_digest(maker.tokenizer), maker.template.source]
-        return cls(run, spec, maker, find_sources(spec, rules, run.data_index if spec.data.cache else None))
+        caches = spec.data.cache and usable_cache(run.cache)
+        return cls(run, spec, maker, find_sources(spec, rules, run.data_index if caches else None), caches)
 
     @property
     def shards(self) -> list[tuple[Source, int]]:
@@ -56,7 +59,7 @@ class Workshop(NamedTuple):
     def find(self, source: Source, number: int) -> Shard | None:
         """A whole shard of the run, taken from the cache if it is there; None if it has to be made."""
         found = whole_shard(self.run.data, source.name, number, source.fingerprint)
-        if found is None and self.spec.data.cache:
+        if found is None and self.caches:
             cache = self.run.data_cache(source.fingerprint)
             if whole_shard(cache, source.name, number, source.fingerprint):
                 take_shard(cache, self.run.data, source.name, number)
@@ -66,7 +69,7 @@ class Workshop(NamedTuple):
     def make(self, source: Source, number: int, between_chunks: Callable[[], None]) -> None:
         """Make a shard, in the cache if there is one."""
         folder = self.run.data
-        if self.spec.data.cache:
+        if self.caches:
             folder = self.run.data_cache(source.fingerprint)
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         counts: Counter[str] = Counter()
@@ -89,6 +92,8 @@ def preprocess(context: StageContext) -> None:
     workshop = Workshop.of(context.run, context.spec)
     ends = [len(workshop.shards) * (context.index + end) // context.stage.tasks for end in (0, 1)]
     mine = workshop.shards[slice(*ends)]
+    if context.spec.data.cache and not workshop.caches:
+        context.say(f"no access to {context.run.cache}: shards are made for this run alone")
     missing = [(source, number) for source, number in mine if workshop.find(source, number) is None]
     if missing:
         context.run.manifest.unlink(missing_ok=True)  # it may name shards that are about to be replaced

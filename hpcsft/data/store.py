@@ -14,6 +14,15 @@ from hpcsft.data.shards import Shard, SourceName, shard_files
 from hpcsft.records import fsync_folder, read_json
 
 
+def usable_cache(folder: Path) -> bool:
+    """Make the cache, private to the user, if it is not there. False if it is another user's or cannot be made."""
+    try:
+        folder.mkdir(mode=0o700, exist_ok=True)
+    except OSError:
+        return False
+    return os.access(folder, os.R_OK | os.W_OK | os.X_OK)
+
+
 def whole_shard(folder: Path, source: SourceName, number: int, fingerprint: str) -> Shard | None:
     """The shard in `folder`, None if it is not there, not whole, or was made of other data or by other rules."""
     files = shard_files(folder, source, number)

@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 from hpcsft.data import making, sources
+from hpcsft.data import preprocess as module
 from hpcsft.data.batches import RowStore
 from hpcsft.data.preprocess import preprocess
 from hpcsft.data.shards import Manifest, map_batches, read_manifest
@@ -330,6 +331,18 @@ def test_runs_share_what_was_made(spec_values, small_shards, conversations):
     assert not shared(data={"cache": False})
 
 
+def test_a_run_does_without_a_cache_that_is_not_its_own(spec_values, tmp_path, small_shards, monkeypatch):
+    whole = finished(new_run({**spec_values, "runs_dir": str(tmp_path / "whole")}))
+    monkeypatch.setattr(module, "usable_cache", lambda folder: False)
+    run = new_run(spec_values)
+    told = []
+    context = begun(run, "preprocess")
+    context.say = told.append
+    preprocess(context)
+    assert made(run) == made(whole) and not run.cache.exists()
+    assert told[0] == f"no access to {run.cache}: shards are made for this run alone"
+
+
 def test_a_run_outlives_the_cache(spec_values, small_shards):
     run = finished(new_run(spec_values))
     before = made(run)
@@ -366,6 +379,7 @@ def test_tasks_that_are_killed_at_random_leave_the_same_bytes(spec_values, tmp_p
 import sys
 sys.path.insert(0, {str(ROOT)!r})
 from hpcsft.data import making, sources
+from hpcsft.data import preprocess as module
 from hpcsft.data.preprocess import preprocess
 from hpcsft.rundir import RunDir
 from tests.prepared import begun

@@ -12,7 +12,7 @@ import pytest
 from hpcsft.data import store
 from hpcsft.data.quarantine import BadRow
 from hpcsft.data.shards import Shard, ShardWriter, shard_files
-from hpcsft.data.store import take_shard, whole_shard
+from hpcsft.data.store import take_shard, usable_cache, whole_shard
 from tests.data.rows import encoded, made_rows
 
 BAD = BadRow(file="a.jsonl", row=3, reason="why", excerpt="{")
@@ -23,6 +23,19 @@ def write_shard(folder: Path, seed: int = 0, fingerprint: str = "f", bad: tuple[
     with ShardWriter(folder, "train", 2, fingerprint) as writer:
         writer.add(encoded(made_rows(20, seed)))
         return writer.commit({"conversations_read": 21}, bad)
+
+
+def test_a_cache_is_private_to_the_user(tmp_path):
+    assert usable_cache(tmp_path / ".cache") and usable_cache(tmp_path / ".cache")
+    assert (tmp_path / ".cache").stat().st_mode & 0o777 == 0o700
+
+
+def test_a_cache_that_cannot_be_used_is_told(tmp_path, monkeypatch):
+    """In a runs_dir that a group shares, the cache is the private one of whoever came first."""
+    (tmp_path / "file").touch()
+    assert not usable_cache(tmp_path / "file" / ".cache")
+    monkeypatch.setattr(store.os, "access", lambda *_: False)  # root, who runs tests in containers, may do anything
+    assert not usable_cache(tmp_path / ".cache")
 
 
 def test_a_whole_shard_is_found(tmp_path):
