@@ -32,6 +32,7 @@ class RunDir:
         self.logs = self.path / "logs"
         self.submitit = self.path / "submitit"
         self.data = self.path / "data"
+        self.template = self.data / "template.jinja"
         self.manifest = self.data / "manifest.json"
         self.audit = self.data / "audit.json"
         self.quarantine = self.data / "quarantine.jsonl"

@@ -10,17 +10,25 @@ sys.path[0] = str(Path(__file__).resolve().parents[1])
 from hpcsft.errors import EXIT_INVALID, EXIT_OK, report_errors
 from hpcsft.spec import load_spec
 
+MOST_ROWS = 1_000_000
+"""They are held in memory."""
 
-def positive(text: str) -> int:
-    """A whole number from 1 on."""
-    if not text.isascii() or not text.isdigit() or not int(text):
-        raise argparse.ArgumentTypeError(f"expected a whole number from 1 on, given '{text}'")
+EPILOG = (
+    "Exit code 2 if the spec or the data cannot be used, no training row is left, or there are more bad rows than "
+    "data.max_bad_share allows, so that preprocessing would stop."
+)
+
+
+def number_of_rows(text: str) -> int:
+    """A whole number from 1 to MOST_ROWS."""
+    if not text.isascii() or not text.isdigit() or len(text) > 7 or not 1 <= int(text) <= MOST_ROWS:
+        raise argparse.ArgumentTypeError(f"expected a whole number from 1 to {MOST_ROWS:,}, given '{text}'")
     return int(text)
 
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    parser = argparse.ArgumentParser(prog="preview.py", description=__doc__)
+    parser = argparse.ArgumentParser(prog="preview.py", description=__doc__, epilog=EPILOG)
     parser.add_argument("spec", metavar="SPEC.json", help="the experiment")
     parser.add_argument(
         "--set",
@@ -30,9 +38,9 @@ def parser() -> argparse.ArgumentParser:
         dest="overrides",
         help="override a field, such as data.mask=last_turn; may be repeated",
     )
-    parser.add_argument("--rows", metavar="N", type=positive, default=3, help="training rows to show (default 3)")
+    parser.add_argument("--rows", metavar="N", type=number_of_rows, default=3, help="training rows to show (default 3)")
     parser.add_argument(
-        "--first", metavar="M", type=positive, default=500, help="rows to read of each source (default 500)"
+        "--first", metavar="M", type=number_of_rows, default=500, help="rows to read of each source (default 500)"
     )
     parser.add_argument("--json", action="store_true", help="print one JSON document instead of text")
     return parser
@@ -58,7 +66,8 @@ def main(argv: list[str] | None = None) -> int:
 
         sys.stdout.reconfigure(errors="backslashreplace")  # a terminal that is not UTF-8 gets codes, not a traceback
         print_preview(document, Console())
-    return EXIT_OK if all(source["rows"] for source in document["sources"]) else EXIT_INVALID
+    usable = all(source["rows"] and not source["too_many_bad_rows"] for source in document["sources"])
+    return EXIT_OK if usable else EXIT_INVALID
 
 
 if __name__ == "__main__":

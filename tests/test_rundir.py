@@ -58,6 +58,7 @@ def test_the_layout_is_the_contracts(tmp_path):
         "logs": "logs",
         "submitit": "submitit",
         "data": "data",
+        "template": "data/template.jinja",
         "manifest": "data/manifest.json",
         "audit": "data/audit.json",
         "quarantine": "data/quarantine.jsonl",

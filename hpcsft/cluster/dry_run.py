@@ -11,12 +11,13 @@ from hpcsft.inputs import InputFacts
 from hpcsft.plan import Plan, StagePlan
 from hpcsft.rundir import RunDir
 from hpcsft.spec import ExperimentSpec
+from hpcsft.spec.data import JINJA_ENDINGS
 from hpcsft.train.deepspeed_config import deepspeed_config
 
 
 def dry_run(spec: ExperimentSpec, plan: Plan, facts: InputFacts, kind: str, stages: list[str]) -> dict[str, Any]:
     """The document of `submit --dry-run --json`."""
-    train = plan.stage("train")
+    train, template = plan.stage("train"), spec.data.template
     run = RunDir(spec.run_path)
     memory = None
     if facts.model.num_parameters:
@@ -30,6 +31,7 @@ def dry_run(spec: ExperimentSpec, plan: Plan, facts: InputFacts, kind: str, stag
         "memory_per_rank": memory,
         "gpu_hours_limit": gpu_hours_limit(plan),
         "deepspeed": deepspeed_config(spec, plan.batch.accumulation_steps, on_gpu=train.gpus_per_node > 0),
+        "untried_template": template if template == "tokenizer" or template.endswith(JINJA_ENDINGS) else None,
         "warnings": plan.warnings,
         "stages": [_stage(spec, run, plan.stage(name), kind) for name in stages],
     }
@@ -65,6 +67,8 @@ def dry_run_text(document: dict[str, Any]) -> str:
         )
         lines.append(f"a checkpoint     {memory['checkpoint_bytes'] / GIB:.2f} GiB")
     lines.append(f"GPU-hours        at most {document['gpu_hours_limit']:,.1f}, if every job ran to its time limit")
+    if document["untried_template"]:
+        lines.append("chat template    in Jinja, not tried here: hpcsft preview SPEC.json does, on the first rows")
     lines += [f"warning: {warning}" for warning in document["warnings"]]
     lines += ["", "DeepSpeed configuration", json.dumps(document["deepspeed"], indent=2)]
     for stage in document["stages"]:

@@ -6,14 +6,16 @@ import shutil
 import socket
 from collections import Counter
 from collections.abc import Collection, Sequence
+from pathlib import Path
 
 from hpcsft import slurm_client
 from hpcsft.cluster import local, slurm, snapshot
 from hpcsft.errors import HpcsftError, Problem, SpecError, SubmissionError
 from hpcsft.plan import Plan
-from hpcsft.records import Submission, SubmittedStage, now, write_json
+from hpcsft.records import Submission, SubmittedStage, now, write_json, write_text
 from hpcsft.rundir import RunDir
 from hpcsft.spec import ExperimentSpec
+from hpcsft.spec.data import TEMPLATES
 
 
 def cluster_kind(spec: ExperimentSpec) -> str:
@@ -90,6 +92,8 @@ def prepare_run(spec: ExperimentSpec, plan: Plan, run: RunDir, argv: list[str]) 
     """Fill a new run directory: code, plan, provenance, and the spec last, because it makes the directory a run."""
     run.create()
     snapshot.copy_code(run.code)
+    if spec.data.template not in TEMPLATES:  # a file that is edited while jobs wait changes nothing
+        write_text(run.template, Path(spec.data.template).read_text(encoding="utf-8"))
     write_json(run.plan, plan)
     write_json(run.provenance, snapshot.collect_provenance(argv))
     write_json(run.spec, spec)

@@ -32,6 +32,7 @@ def audit(manifest: Manifest, folder: Path, spec: ExperimentSpec, tokenizer: Any
     rows = RowStore(folder, manifest, "train")
     tokens = sum(manifest.total(split, "tokens") for split in manifest.splits)
     quarantine = folder / "quarantine.jsonl"
+    reader = RunReader(tokenizer)
     return {
         "rules": spec.data.model_dump(mode="json", exclude={"train", "cache"}),
         "splits": {split: totals.model_dump() for split, totals in manifest.splits.items()},
@@ -41,9 +42,7 @@ def audit(manifest: Manifest, folder: Path, spec: ExperimentSpec, tokenizer: Any
             "reasons": group_reasons(bad["reason"] for bad in read_jsonl(quarantine)),
             "first": list(islice(read_jsonl(quarantine), SHOWN_BAD_ROWS)),
         },
-        "samples": [
-            {"row": row + 1, **read_row(RunReader(tokenizer), *rows.row(row))} for row in _drawn(len(rows), spec.seed)
-        ],
+        "samples": [{"row": row + 1, **read_row(reader, *rows.row(row))} for row in _drawn(len(rows), spec.seed)],
     }
 
 

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 
 from hpcsft.data.shards import IGNORE_INDEX, Manifest, SourceName, map_batches
-from hpcsft.data.splits import held_out
+from hpcsft.data.splits import in_split, validation_keys
 
 
 class Batch(NamedTuple):
@@ -47,11 +47,12 @@ class RowStore:
     def __init__(self, folder: Path, manifest: Manifest, split: SourceName):
         self._tokens: list[tuple[np.ndarray, np.ndarray]] = []  # input_ids and labels of each record batch
         facts = [np.empty((4, 0), dtype=np.int32)]
+        kept_out = validation_keys(folder, manifest.shards)
         for shard in manifest.shards:
             for batch in map_batches(folder / shard.file):
                 keys = batch.column("key").to_numpy()
-                below = held_out(shard.source, keys, manifest.seed, manifest.validation_below)
-                mine = np.flatnonzero(below == (split == "validation"))
+                rule = manifest.seed, manifest.validation_below, kept_out
+                mine = np.flatnonzero(in_split(split, shard.source, keys, *rule))
                 if len(mine):
                     offsets = batch.column("input_ids").offsets.to_numpy()
                     supervised = batch.column("num_supervised").to_numpy()

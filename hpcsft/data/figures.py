@@ -26,7 +26,7 @@ DROPPED = {
     "dropped_filter_turns": "number of turns outside data.filter",
     "dropped_filter_tokens": "number of tokens outside data.filter",
     "dropped_overlong": "over data.max_length, and data.overlong is drop",
-    "dropped_without_loss": "no supervised token left within data.max_length",
+    "dropped_without_loss": "no supervised token left: cut off at data.max_length, or lost by split_reference",
 }
 """What the counts of preprocessing call a reason -> what it is called here."""
 
@@ -69,6 +69,7 @@ def packing(lengths: np.ndarray, spec: ExperimentSpec) -> dict[str, Any]:
     `padded_real_share` is the share of real tokens if micro_batch_size rows were padded to the longest of them.
     """
     size, longest = spec.train.micro_batch_size, spec.data.max_length
+    per_step = max(1, spec.train.global_batch_size // size)  # a spec that is looked at need not have a plan
     tokens = int(lengths.sum(dtype=np.int64))
     starts = np.arange(0, len(lengths), size)
     shuffled = lengths[np.argsort(mix(np.arange(len(lengths)), spec.seed, 0))].astype(np.int64)
@@ -78,7 +79,7 @@ def packing(lengths: np.ndarray, spec: ExperimentSpec) -> dict[str, Any]:
     return {
         "packing": spec.data.packing,
         "micro_batches": num_batches,
-        "steps": -(-num_batches // (spec.train.global_batch_size // size)),
+        "steps": -(-num_batches // per_step),
         "positions_per_micro_batch": size * longest,
         "filled_share": share(tokens, num_batches * size * longest),
         "padded_real_share": share(tokens, padded),

@@ -6,9 +6,10 @@ import glob
 import hashlib
 import json
 import os
+from collections import deque
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from hpcsft.data.hub import PREFIX, HubName, open_hub
 from hpcsft.data.streams import unreadable
@@ -26,8 +27,9 @@ _ABOUT = {"dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state
 def find_files(patterns: Sequence[str], where: str) -> list[str]:
     """What paths, globs, folders and hub names stand for, each once, each pattern's matches sorted.
 
-    A folder stands for all files with a known ending inside, however deep, or for itself if `datasets` saved it.
-    `where` is the spec's field, for errors: InputError if something is missing, unknown or unreadable.
+    A folder stands for all files with a known ending inside, however deep and each once whatever links there are, or
+    for itself if `datasets` saved it. `where` is the spec's field, for errors: InputError if something is missing,
+    unknown or unreadable, or its name is not UTF-8.
     """
     files: dict[str, None] = {}
     for pattern in patterns:
@@ -91,34 +93,59 @@ def state_of(file: str) -> str:
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
 
 
+class _Found(NamedTuple):
+    """Data in a folder. What is no link to a file comes first in order."""
+
+    is_link: bool
+    path: str
+    real: str
+    """The same for all paths that lead to it."""
+
+
 def _in_folder(folder: str, where: str) -> list[str]:
-    found = sorted(_walk(folder, where))
-    if not found:
+    once: dict[str, str] = {}
+    for found in sorted(_walk(folder, where)):
+        once.setdefault(found.real, found.path)
+    if not once:
         known = ", ".join(ENDINGS)
         raise InputError(f"{where}: {folder}: no data inside", f"known endings: {known}; or what save_to_disk wrote")
-    return found
+    return sorted(once.values())
 
 
-def _walk(folder: str, where: str, above: tuple[str, ...] = ()) -> Iterator[str]:
-    real = os.path.realpath(folder)
-    if real in above:  # a link back up
-        return
-    if is_saved(folder):
-        yield folder
-    elif os.path.isfile(os.path.join(folder, "dataset_dict.json")):
-        yield _split_of(folder, where)
-    else:
-        try:
-            entries = list(os.scandir(folder))
-        except OSError as error:
-            raise InputError(f"{where}: {unreadable(folder, error).message}") from None
-        for entry in entries:
-            if entry.name.startswith(".") or entry.name in _ABOUT:
-                continue
-            if entry.is_dir():
-                yield from _walk(entry.path, where, (*above, real))
-            elif entry.name.endswith(ENDINGS):
-                yield entry.path
+def _walk(folder: str, where: str) -> Iterator[_Found]:
+    """Everything in `folder`, each real folder once, those that links lead to last: `latest -> v2` adds nothing."""
+    seen = set()
+    waiting = deque([folder])
+    while waiting:
+        folder = waiting.popleft()
+        real = os.path.realpath(folder)
+        if real in seen:
+            continue
+        seen.add(real)
+        if is_saved(folder):
+            yield _Found(False, folder, real)
+        elif os.path.isfile(os.path.join(folder, "dataset_dict.json")):
+            train = _split_of(folder, where)
+            yield _Found(False, train, os.path.realpath(train))
+        else:
+            for entry, is_folder in _entries(folder, where):
+                is_link = entry.is_symlink()
+                if is_folder:
+                    (waiting.append if is_link else waiting.appendleft)(entry.path)
+                elif entry.name.endswith(ENDINGS):
+                    target = os.path.realpath(entry.path) if is_link else os.path.join(real, entry.name)
+                    yield _Found(is_link, entry.path, target)
+
+
+def _entries(folder: str, where: str) -> list[tuple[os.DirEntry[str], bool]]:
+    """What in `folder` may be data, and whether it is a folder; InputError if that cannot be told."""
+    try:
+        with os.scandir(folder) as entries:
+            wanted = (entry for entry in entries if entry.name[0] != "." and entry.name not in _ABOUT)
+            return [(entry, entry.is_dir()) for entry in sorted(wanted, key=lambda entry: entry.name)]
+    except OSError as error:
+        problem = unreadable(error.filename or folder, error)
+        raise InputError(f"{where}: {problem.message}", problem.hint) from None
 
 
 def _split_of(folder: str, where: str) -> str:
@@ -126,12 +153,17 @@ def _split_of(folder: str, where: str) -> str:
     train = os.path.join(folder, "train")
     if where == "data.train" and is_saved(train):
         return train
-    splits = sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and is_saved(entry.path))
+    splits = sorted(entry.name for entry, is_folder in _entries(folder, where) if is_folder and is_saved(entry.path))
     message = f"{where}: {folder}: there are several splits: {', '.join(splits) or '(none)'}"
     raise InputError(message, f"name the subfolder of one: {os.path.join(folder, (splits or ['SPLIT'])[0])}")
 
 
 def _check(file: str, where: str) -> None:
+    try:
+        file.encode("utf-8")
+    except UnicodeEncodeError:
+        hint = "rename it: names of files and folders have to be text"
+        raise InputError(f"{where}: {file!r}: the name is not UTF-8", hint) from None
     if file.startswith(PREFIX) or os.path.isdir(file):
         return
     if not file.endswith(ENDINGS):

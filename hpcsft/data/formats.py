@@ -16,6 +16,12 @@ Role = Literal["system", "user", "assistant"]
 MAX_TURN_CHARS = 1_000_000
 """A longer turn is a file that was pasted or a row that was joined by mistake."""
 
+MAX_CONVERSATION_CHARS = 2_000_000
+"""The same for all turns of a conversation. It is tokenized at once, and its memory grows with it."""
+
+MAX_TURNS = 1000
+"""More turns are a log, or rows that were joined."""
+
 
 class RowError(ValueError):
     """A row is no conversation; the text says why."""
@@ -46,20 +52,25 @@ _ROLES: dict[str, Role] = {
 def conversation_of(row: Any, format: str = "auto") -> Conversation:
     """The conversation in `row`, every character as it stands there.
 
-    Raises RowError when the row is not of the format, roles do not alternate, the last answer is missing, or a turn is
-    blank, too long or no text.
+    Raises RowError when the row is not of the format, roles do not alternate, the last answer is missing, a turn is
+    blank, too long or no text, or there are too many turns or characters in all.
     """
     if not isinstance(row, dict):
         raise RowError(f"a row is a JSON object, this is {type(row).__name__}")
     turns = _READERS[detect_format(row) if format == "auto" else format](row)
     if not turns:
         raise RowError("no turns")
+    if len(turns) > MAX_TURNS:
+        raise RowError(f"{len(turns):,} turns, at most {MAX_TURNS:,} are allowed")
     begin = 1 if turns[0].role == "system" else 0
     for number, (role, text) in enumerate(turns, start=1):
         expected = ("user", "assistant")[(number - 1 - begin) % 2]
         if role != expected and number > begin:
             raise RowError(f"turn {number} is by '{role}', expected '{expected}'")
         _check_text(text, number)
+    characters = sum(len(turn.text) for turn in turns)
+    if characters > MAX_CONVERSATION_CHARS:
+        raise RowError(f"{characters:,} characters in all turns, at most {MAX_CONVERSATION_CHARS:,} are allowed")
     if len(turns) == begin:
         raise RowError("no turns but that of the system")
     if turns[-1].role != "assistant":

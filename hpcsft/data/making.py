@@ -26,6 +26,8 @@ from hpcsft.spec.data import DataSpec
 CHUNK_CONVERSATIONS = 512
 CHUNK_CHARACTERS = 2**21
 """What is tokenized at once: more only costs memory."""
+CHUNK_PREFIXES = 2**18
+"""Sum of the squared numbers of turns in a chunk: with data.mask per_turn rows grow like that."""
 
 CHUNKS_AT_ONCE = 2
 """While the tokenizer works on one chunk, without Python's lock, another is put together and a third one is read."""
@@ -60,10 +62,13 @@ class RowMaker(NamedTuple):
     encoder: ConversationEncoder
 
     @classmethod
-    def of(cls, spec: ExperimentSpec) -> RowMaker:
-        """InputError or StageError if the tokenizer does not load, or cannot serve the template and the mask."""
+    def of(cls, spec: ExperimentSpec, source: str | None = None) -> RowMaker:
+        """By the rules of `spec`; with `source`, the text of its Jinja template, the file is not looked at.
+
+        InputError or StageError if the tokenizer does not load, or cannot serve the template and the mask.
+        """
         tokenizer = load_tokenizer(spec.model.path)
-        template = make_template(spec.data.template, tokenizer)
+        template = make_template(spec.data.template, tokenizer, source)
         template.check(spec.data.mask)
         return cls(spec.data, tokenizer, template, ConversationEncoder(spec.data, template, tokenizer))
 
@@ -84,7 +89,7 @@ class RowMaker(NamedTuple):
                     encoding.cancel()
 
     def _chunks(self, rows: Iterable[tuple[int, RawRow]]) -> Iterator[Chunk]:
-        chunk, characters = Chunk(), 0
+        chunk, characters, prefixes = Chunk(), 0, 0
         for number, raw in rows:
             chunk.read.append(number)
             try:
@@ -94,9 +99,11 @@ class RowMaker(NamedTuple):
                 continue
             chunk.conversations[number] = raw, turns
             characters += sum(len(turn.text) for turn in turns)
-            if len(chunk.conversations) >= CHUNK_CONVERSATIONS or characters >= CHUNK_CHARACTERS:
+            prefixes += len(turns) ** 2
+            full = len(chunk.read) >= CHUNK_CONVERSATIONS
+            if full or characters >= CHUNK_CHARACTERS or prefixes >= CHUNK_PREFIXES:
                 yield chunk
-                chunk, characters = Chunk(), 0
+                chunk, characters, prefixes = Chunk(), 0, 0
         if chunk.read:
             yield chunk
 

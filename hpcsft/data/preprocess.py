@@ -7,30 +7,27 @@ whole writes audit and manifest: their content is the same for all.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 from collections import Counter
 from collections.abc import Callable, Sequence
+from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import tokenizers
-
 from hpcsft.data.audit import audit, summary
 from hpcsft.data.making import RowMaker
-from hpcsft.data.quarantine import BadRow, read_bad_rows, write_bad_rows
+from hpcsft.data.quarantine import BadRow, join_bad_rows
 from hpcsft.data.shards import Manifest, Shard, ShardWriter, shard_files
 from hpcsft.data.sources import Source, find_sources
 from hpcsft.data.splits import conversation_keys, count_splits, split_threshold
-from hpcsft.data.store import take_shard, usable_cache, whole_shard
+from hpcsft.data.store import remove_leftovers, take_shard, usable_cache, whole_shard
 from hpcsft.errors import StageError
-from hpcsft.records import write_json
+from hpcsft.records import read_json, write_json
 from hpcsft.rundir import RunDir
 from hpcsft.spec import ExperimentSpec
 from hpcsft.stage import StageContext
-
-ROWS_VERSION = 1
-"""Raised when the same data, tokenizer and rules give other rows than before, so that no cache serves the old ones."""
 
 
 class Workshop(NamedTuple):
@@ -46,10 +43,15 @@ class Workshop(NamedTuple):
     @classmethod
     def of(cls, run: RunDir, spec: ExperimentSpec) -> Workshop:
         """The workshop of a run; every task of its array gets the same."""
-        maker = RowMaker.of(spec)
-        rules = [ROWS_VERSION, tokenizers.__version__, _tokenizer_digest(maker.tokenizer), maker.template.source]
+        maker = RowMaker.of(spec, run.template.read_text(encoding="utf-8") if run.template.exists() else None)
+        rules = [_tokenizer_digest(maker.tokenizer), maker.template.source]
         caches = spec.data.cache and usable_cache(run.cache)
         return cls(run, spec, maker, find_sources(spec, rules, run.data_index if caches else None), caches)
+
+    @property
+    def fingerprint(self) -> str:
+        """Digest of the state of all data and of all rules."""
+        return hashlib.sha256("".join(source.fingerprint for source in self.sources).encode()).hexdigest()
 
     @property
     def shards(self) -> list[tuple[Source, int]]:
@@ -62,16 +64,25 @@ class Workshop(NamedTuple):
         if found is None and self.caches:
             cache = self.run.data_cache(source.fingerprint)
             if whole_shard(cache, source.name, number, source.fingerprint):
-                take_shard(cache, self.run.data, source.name, number)
+                with contextlib.suppress(FileNotFoundError):  # the cache may be removed at any time
+                    take_shard(cache, self.run.data, source.name, number)
                 found = whole_shard(self.run.data, source.name, number, source.fingerprint)
         return found
 
     def make(self, source: Source, number: int, between_chunks: Callable[[], None]) -> None:
-        """Make a shard, in the cache if there is one."""
-        folder = self.run.data
+        """Make a shard, in the cache if there is one and it stays there."""
         if self.caches:
-            folder = self.run.data_cache(source.fingerprint)
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            cache = self.run.data_cache(source.fingerprint)
+            try:
+                cache.mkdir(mode=0o700, parents=True, exist_ok=True)
+                self._make_in(cache, source, number, between_chunks)
+                return take_shard(cache, self.run.data, source.name, number)
+            except (FileNotFoundError, PermissionError):
+                pass
+        self._make_in(self.run.data, source, number, between_chunks)
+
+    def _make_in(self, folder: Path, source: Source, number: int, between_chunks: Callable[[], None]) -> None:
+        remove_leftovers(folder, source.name, number)
         counts: Counter[str] = Counter()
         bad_rows: list[BadRow] = []
         with ShardWriter(folder, source.name, number, source.fingerprint) as writer:
@@ -81,8 +92,6 @@ class Workshop(NamedTuple):
                 bad_rows += made.bad_rows
                 writer.add(made.rows)
             writer.commit(counts, bad_rows)
-        if folder != self.run.data:
-            take_shard(folder, self.run.data, source.name, number)
 
 
 def preprocess(context: StageContext) -> None:
@@ -94,9 +103,11 @@ def preprocess(context: StageContext) -> None:
     mine = workshop.shards[slice(*ends)]
     if context.spec.data.cache and not workshop.caches:
         context.say(f"no access to {context.run.cache}: shards are made for this run alone")
+    if context.run.manifest.exists() and read_json(context.run.manifest)["fingerprint"] != workshop.fingerprint:
+        context.run.manifest.unlink(missing_ok=True)  # it names shards that are about to be replaced
     missing = [(source, number) for source, number in mine if workshop.find(source, number) is None]
     if missing:
-        context.run.manifest.unlink(missing_ok=True)  # it may name shards that are about to be replaced
+        context.run.manifest.unlink(missing_ok=True)
     made = len(mine) - len(missing)
     context.progress(made, len(mine), "shards")
     for source, number in missing:
@@ -116,9 +127,14 @@ def finish(context: StageContext, workshop: Workshop | None = None) -> None:
     run, spec = context.run, context.spec
     if run.manifest.exists():
         return
+    training = workshop is None
     workshop = workshop or Workshop.of(run, spec)
     shards = [workshop.find(source, number) for source, number in workshop.shards]
     if not all(shards):
+        if training and all(shard_files(run.data, source.name, n).record.exists() for source, n in workshop.shards):
+            what = "shards were made of other data or by other rules than there are now"
+            hint = f"did files change meanwhile? `python jobs/preprocess.py {run.path}` makes them anew; then resume"
+            raise StageError(f"{run.data}: {what}", hint)
         return
     manifest = _manifest(workshop, shards)
     write_json(run.audit, audit(manifest, run.data, spec, workshop.maker.tokenizer))
@@ -131,19 +147,20 @@ def _manifest(workshop: Workshop, shards: Sequence[Shard]) -> Manifest:
     counts: Counter[str] = sum((Counter(shard.counts) for shard in shards), Counter())
     counts["conversations_quarantined"] = sum(shard.bad_rows for shard in shards)
     files = [shard_files(run.data, shard.source, shard.number).quarantine for shard in shards if shard.bad_rows]
-    bad_rows = [bad for file in files for bad in read_bad_rows(file)]
-    write_bad_rows(run.quarantine, bad_rows)
-    if len(bad_rows) > data.max_bad_share * counts["conversations_read"]:
-        raise _too_many(bad_rows, counts["conversations_read"], data.max_bad_share, run.quarantine)
+    first = join_bad_rows(run.quarantine, files)
+    if first and counts["conversations_quarantined"] > data.max_bad_share * counts["conversations_read"]:
+        raise _too_many(first, counts, data.max_bad_share, run.quarantine)
     below = 0
     if not isinstance(data.validation, list):
         below = split_threshold(conversation_keys(run.data, shards), seed, data.validation)
     splits = count_splits(run.data, shards, seed, below)
+    made = sum(shard.conversations for shard in shards)
+    counts["conversations_also_in_validation"] = made - sum(split.conversations for split in splits.values())
     if not splits["train"].rows:
         hint = "is data.max_length long enough for one exchange? `hpcsft preview` shows what becomes of the first rows"
         raise StageError("no training row is left after preprocessing", hint)
     return Manifest(
-        fingerprint=hashlib.sha256("".join(source.fingerprint for source in workshop.sources).encode()).hexdigest(),
+        fingerprint=workshop.fingerprint,
         template=workshop.maker.template.source,
         validation_below=below,
         seed=seed,
@@ -153,15 +170,17 @@ def _manifest(workshop: Workshop, shards: Sequence[Shard]) -> Manifest:
     )
 
 
-def _too_many(bad_rows: list[BadRow], read: int, max_share: float, quarantine: Path) -> StageError:
-    first = bad_rows[0]
+def _too_many(first: BadRow, counts: Counter[str], max_share: float, quarantine: Path) -> StageError:
+    bad, read = counts["conversations_quarantined"], counts["conversations_read"]
     return StageError(
-        f"{len(bad_rows)} of {read} rows are no conversations, more than data.max_bad_share {max_share:g} allows; "
+        f"{bad} of {read} rows are no conversations, more than data.max_bad_share {max_share:g} allows; "
         f"the first: {first.file}, row {first.row}: {first.reason}",
         f"all of them stand in {quarantine}; see data.format in the README",
     )
 
 
 def _tokenizer_digest(tokenizer: Any) -> str:
-    ids = [tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.num_special_tokens_to_add()]
-    return hashlib.sha256(f"{ids}{tokenizer.backend_tokenizer.to_str()}".encode()).hexdigest()
+    """Digest of what decides tokens and rendered templates, the versions of the libraries among it."""
+    versions = [metadata.version(package) for package in ("tokenizers", "transformers")]
+    special = [tokenizer.special_tokens_map, tokenizer.num_special_tokens_to_add()]
+    return hashlib.sha256(f"{versions}{special}{tokenizer.backend_tokenizer.to_str()}".encode()).hexdigest()

@@ -37,8 +37,16 @@ def preview(spec: ExperimentSpec, num_shown: int, num_read: int) -> dict[str, An
     return {
         "model": spec.model.path,
         **rules,
+        "not_applied": _not_applied(spec),
         "sources": [_look(maker, spec, name, files[name], num_shown, num_read) for name in files],
     }
+
+
+def _not_applied(spec: ExperimentSpec) -> list[str]:
+    """Fields that choose among all rows of data.train, which a look at the first ones cannot do."""
+    share = isinstance(spec.data.validation, float) and spec.data.validation > 0
+    chosen = {"data.sample": spec.data.sample is not None, "data.validation": share}
+    return [name for name, is_set in chosen.items() if is_set]
 
 
 def _look(

@@ -55,6 +55,8 @@ def _about(document: dict[str, Any], source: dict[str, Any]) -> Iterator[tuple[s
     yield "format", Text(", ".join(f"{name} ({rows:,} rows)" for name, rows in source["formats"].items()) or "unknown")
     yield "template", Text(visible(f"{document['template']}, mask {document['mask']}"))
     yield "max_length", Text(f"{document['max_length']:,} tokens, overlong {document['overlong']}")
+    if source["source"] == "train" and document["not_applied"]:
+        yield "not applied", Text(f"{' and '.join(document['not_applied'])}, which draw from all rows")
 
 
 def _fate(source: dict[str, Any]) -> Iterator[tuple[str, Text]]:
@@ -86,7 +88,7 @@ def _figures(source: dict[str, Any]) -> Iterator[tuple[str, Text]]:
     yield "rows", Text(f"{source['rows']:,}: {spread}")
     filled = f"{_percent(packing['filled_share'])} of {packing['positions_per_micro_batch']:,} positions filled"
     padded = f"padded rows would be {_percent(packing['padded_real_share'])} real tokens"
-    yield "batches", Text(f"{packing['micro_batches']:,} micro batches, {filled}, no padding ({padded})")
+    yield "batches", Text(f"{packing['micro_batches']:,} micro batches of these rows, {filled}, no padding ({padded})")
 
 
 def _percent(share: float | None) -> str:

@@ -7,6 +7,9 @@ data/quarantine.jsonl         those of all shards, in the order of the files
 from __future__ import annotations
 
 import json
+import os
+import secrets
+import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -43,6 +46,18 @@ def write_bad_rows(path: Path, rows: Iterable[BadRow]) -> None:
     write_text(path, "".join(json.dumps(row.model_dump(), ensure_ascii=False) + "\n" for row in rows))
 
 
-def read_bad_rows(path: Path) -> list[BadRow]:
-    """The rows in `path`; none if it does not exist."""
-    return [BadRow.model_validate(row) for row in read_jsonl(path)]
+def join_bad_rows(path: Path, files: Iterable[Path]) -> BadRow | None:
+    """Replace `path` by the rows of `files`, one after the other, as a stream; returns the first row of all."""
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
+    try:
+        with open(temporary, "wb") as joined:
+            for file in files:
+                with open(file, "rb") as rows:
+                    shutil.copyfileobj(rows, joined)
+            joined.flush()
+            os.fsync(joined.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    first = next(read_jsonl(path), None)
+    return BadRow.model_validate(first) if first else None

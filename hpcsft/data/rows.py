@@ -103,6 +103,8 @@ class RowCutter:
     def _split(self, turns: Conversation) -> Generator[Pieces, None, list[Part]]:
         """As many exchanges per part as fit. Each part is a conversation of its own, system turn included."""
         head, exchanges = _exchanges(turns)
+        if self.data.mask == "last_turn":
+            return [(yield from self._end(head, exchanges))]
         parts: list[Part] = []
         for exchange in exchanges:
             if parts:
@@ -112,6 +114,18 @@ class RowCutter:
                     continue
             parts.append((yield from self._part(head + exchange)))
         return parts
+
+    def _end(self, head: Conversation, exchanges: list[Conversation]) -> Generator[Pieces, None, Part]:
+        """The last exchange, which alone carries loss, with as many of those before it as fit."""
+        taken = exchanges[-1]
+        part = yield from self._part(head + taken)
+        for exchange in reversed(exchanges[:-1]):
+            taken = exchange + taken
+            longer = yield from self._part(head + taken)
+            if sum(longer.lengths) > self.data.max_length:
+                break
+            part = longer
+        return part
 
     def _split_reference(self, turns: Conversation) -> Generator[Pieces, None, list[Part]]:
         """The parts of the reference project: an exchange that makes the cut and is the last one is lost."""
@@ -145,9 +159,13 @@ class RowCutter:
         if self.data.mask == "last_turn":
             begun = {piece.answer for piece in self._within(part)} - {None}
             return self._row(part, {max(begun, default=None)})
-        rows = []
-        for answer in answers:
-            rows += self._row((yield from self._part(part.turns[: answer + 1])), {answer})
+        rows: list[RowPlan] = []
+        for done, answer in enumerate(answers):
+            row = self._row((yield from self._part(part.turns[: answer + 1])), {answer})
+            rows += row
+            if not row:  # what precedes this answer fills the row, and later ones the more
+                self.counts["rows_without_loss"] += len(answers) - done - 1
+                break
         return rows
 
     def _within(self, part: Part) -> Pieces:
@@ -164,8 +182,6 @@ class RowCutter:
         pieces, lengths = part.pieces, part.lengths.copy()
         over = sum(lengths) - self.data.max_length
         if over > 0:
-            self.counts["rows_truncated"] += 1
-            self.counts["tokens_truncated"] += over
             room = self.data.max_length
             for place, length in enumerate(lengths):
                 lengths[place] = min(length, room)
@@ -174,6 +190,8 @@ class RowCutter:
         if not any(length for length, carries in zip(lengths, learnt, strict=True) if carries):
             self.counts["rows_without_loss"] += 1
             return []
+        self.counts["rows_truncated"] += over > 0
+        self.counts["tokens_truncated"] += max(over, 0)
         return [RowPlan(pieces, lengths, learnt)]
 
 

@@ -6,6 +6,7 @@ a task of an array opens a file at its own rows.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
@@ -18,11 +19,15 @@ import numpy as np
 from hpcsft.data.hashing import mix
 from hpcsft.data.readers import FileIndex, Mark, RawRow, find_files, index_file, read_file, state_of
 from hpcsft.data.shards import SourceName
+from hpcsft.errors import InputError
 from hpcsft.records import read_json, write_json
 from hpcsft.spec import ExperimentSpec
 from hpcsft.spec.data import DataSpec
 
 ROWS_PER_SHARD = 4096
+
+ROWS_VERSION = 1
+"""Raised when the same data, tokenizer and rules give other rows than before, so that no cache serves the old ones."""
 
 
 class Draw(NamedTuple):
@@ -60,6 +65,8 @@ class Source:
     draw: Draw | None
     fingerprint: str
     """Digest of all that decides the rows that are made of it."""
+    states: dict[str, str]
+    """File -> `readers.state_of` it."""
     _open: tuple[int, Iterator[RawRow]] | None = field(default=None, compare=False, repr=False)
     """The next row and what goes on from it: a compressed file can be entered at its beginning only."""
 
@@ -74,7 +81,10 @@ class Source:
         return -(-self.total // ROWS_PER_SHARD)
 
     def rows(self, shard: int) -> Iterator[tuple[int, RawRow]]:
-        """The rows of a shard that are drawn, with their numbers."""
+        """The rows of a shard that are drawn, with their numbers.
+
+        InputError at the end if a file is no longer what it was when the source was found.
+        """
         numbers = range(shard * ROWS_PER_SHARD, min((shard + 1) * ROWS_PER_SHARD, self.total))
         drawn = set(numbers) if self.draw is None else self.draw.among(numbers)
         rows = self._open[1] if self._open and self._open[0] == numbers.start else self._read(numbers.start)
@@ -83,6 +93,9 @@ class Source:
             if number in drawn:
                 yield number, row
         self._open = numbers.stop, rows
+        for file, state in self.states.items():
+            if state_of(file) != state:
+                raise InputError(f"{file}: changed while it was read", "run preprocessing again when it is complete")
 
     def _read(self, start: int) -> Iterator[RawRow]:
         for file in self.files:
@@ -105,9 +118,8 @@ def find_sources(spec: ExperimentSpec, rules: Sequence[Any], index_folder: Path 
         states = [(file, state_of(file)) for file in find_files(wanted, f"data.{name}")]
         files = [_index(file, state, index_folder) for file, state in states]
         draw = Draw.of(spec.data.sample, sum(f.rows for f in files), spec.seed) if name == "train" else None
-        sources.append(
-            Source(name, files, draw, _digest(name, ROWS_PER_SHARD, states, draw, rules, _row_rules(spec.data)))
-        )
+        fingerprint = _digest(name, _version(), states, draw, rules, _row_rules(spec.data))
+        sources.append(Source(name, files, draw, fingerprint, dict(states)))
     return sources
 
 
@@ -116,18 +128,23 @@ def _row_rules(data: DataSpec) -> Any:
 
 
 def _index(file: str, state: str, folder: Path | None) -> FileIndex:
-    if folder is None:
-        return index_file(file, ROWS_PER_SHARD)
-    known = folder / f"{_digest(file, state, ROWS_PER_SHARD)}.json"
-    try:
-        found = read_json(known)
-        return FileIndex(found["file"], found["rows"], [Mark(*mark) for mark in found["marks"]])
-    except FileNotFoundError:
-        index = index_file(file, ROWS_PER_SHARD)
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        write_json(known, index._asdict())
-        return index
+    """The index of `file`, from `folder` if it is known there. What cannot be read or written there is done without."""
+    known = folder / f"{_digest(file, state, _version())}.json" if folder else None
+    if known:
+        with contextlib.suppress(OSError, ValueError, LookupError, TypeError):
+            found = read_json(known)
+            return FileIndex(found["file"], found["rows"], [Mark(*mark) for mark in found["marks"]])
+    index = index_file(file, ROWS_PER_SHARD)
+    if known:
+        with contextlib.suppress(OSError):
+            known.parent.mkdir(mode=0o700, exist_ok=True)
+            write_json(known, index._asdict())
+    return index
 
 
 def _digest(*facts: Any) -> str:
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:24]
+
+
+def _version() -> list[int]:
+    return [ROWS_VERSION, ROWS_PER_SHARD]

@@ -15,20 +15,35 @@ import numpy as np
 from tokenizers import Encoding, Tokenizer
 
 from hpcsft.data.pieces import Piece
+from hpcsft.errors import StageError
+
+UNKNOWN_PENALTY = 10.0
+"""How much less likely than any piece `tokenizers` takes a character that no piece has."""
 
 
 class TextEncoder:
-    """The Rust tokenizer behind a Hugging Face fast tokenizer, for text alone: it adds no special tokens."""
+    """The Rust tokenizer behind a Hugging Face fast tokenizer, for text alone: it adds no special tokens.
+
+    StageError for a tokenizer that finds special tokens in texts all the same.
+    """
 
     def __init__(self, tokenizer: Any):
-        self._backend = tokenizer.backend_tokenizer.to_str()
+        self._backend = _without_control(tokenizer.backend_tokenizer.to_str(), tokenizer.all_special_tokens)
         self._whole = _for_text(self._backend)
+        self._check(tokenizer)
         self.num_added: int = tokenizer.num_special_tokens_to_add()
         """Special tokens that the tokenizer puts around a text of its own accord."""
 
     def encode(self, texts: Sequence[str], inner: bool = False) -> list[Encoding]:
         """Tokens of each text. An `inner` text goes on from what precedes it: sentencepiece puts no space before it."""
         return (self._inner if inner else self._whole).encode_batch_fast(list(texts), add_special_tokens=False)
+
+    def _check(self, tokenizer: Any) -> None:
+        special = tokenizer.all_special_tokens
+        for text, number, encoding in zip(special, tokenizer.all_special_ids, self.encode(special), strict=True):
+            if number in encoding.ids and text != tokenizer.unk_token:
+                hint = "a user's text that spells it would end a turn; use another version of the model's tokenizer"
+                raise StageError(f"the tokenizer reads '{text}' in a text as its control token", hint)
 
     @functools.cached_property
     def _inner(self) -> Tokenizer:
@@ -86,6 +101,23 @@ def _for_text(backend: str) -> Tokenizer:
     tokenizer.no_truncation()
     tokenizer.no_padding()
     return tokenizer
+
+
+def _without_control(backend: str, special: Sequence[str]) -> str:
+    """The same tokenizer, in whose vocabulary no text finds a special token.
+
+    A Unigram model takes the likeliest pieces of its vocabulary, whatever they mean. There special tokens are made
+    less likely than any other way to write them; an unknown character is less likely still, as it was.
+    """
+    settings = json.loads(backend) if '"Unigram"' in backend else {"model": {"type": None}}
+    model = settings["model"]
+    if model["type"] != "Unigram":
+        return backend
+    least = min(score for _, score in model["vocab"]) - UNKNOWN_PENALTY
+    model["vocab"] = [
+        [piece, least * (len(piece) + 1) if piece in special else score] for piece, score in model["vocab"]
+    ]
+    return json.dumps(settings)
 
 
 def _without_prefix_space(backend: str) -> str:

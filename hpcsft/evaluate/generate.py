@@ -14,7 +14,7 @@ from transformers import GenerationConfig, PreTrainedModel
 
 from hpcsft.data.encode import encode_prefix
 from hpcsft.data.formats import RowError, Turn
-from hpcsft.data.shards import read_manifest
+from hpcsft.data.shards import Manifest
 from hpcsft.data.templates import Template, make_template
 from hpcsft.data.tokens import TextEncoder
 from hpcsft.errors import StageError
@@ -22,6 +22,7 @@ from hpcsft.evaluate.outputs import Answer, append_answers, checkpoint_path, jou
 from hpcsft.evaluate.prompts import Prompt, load_prompts
 from hpcsft.models.load import load_model, pick_device
 from hpcsft.models.tokenizer import load_tokenizer
+from hpcsft.records import read_json
 from hpcsft.spec.evaluate import GenerationSpec
 from hpcsft.stage import StageContext, require
 
@@ -60,9 +61,10 @@ def generate(context: StageContext) -> None:
 
 
 def trained_template(context: StageContext, tokenizer: Any) -> Template:
-    """The template that training rows were made with, as its text was then."""
+    """The template that training rows were made with, as its text was then. The rows need not be there any more."""
     name, manifest = context.spec.data.template, context.run.manifest
-    return make_template(name, tokenizer, read_manifest(manifest).template if manifest.exists() else None)
+    source = Manifest.model_validate(read_json(manifest)).template if manifest.exists() else None
+    return make_template(name, tokenizer, source)
 
 
 class Answerer:

@@ -64,7 +64,7 @@ class DataSpec(Section):
     format: Literal["auto", "ultrachat", "messages", "sharegpt", "alpaca"] = "auto"
     """Shape of a row; auto looks at the keys of each row."""
 
-    sample: Annotated[int, Field(gt=0)] | Annotated[float, Field(gt=0, le=1)] | None = None
+    sample: Annotated[int, Field(gt=0, strict=True)] | Annotated[float, Field(gt=0, le=1, strict=True)] | None = None
     """Use only so many rows (a whole number) or such a share of them (a fraction), drawn with the seed."""
 
     filter: FilterSpec = FilterSpec()

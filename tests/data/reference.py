@@ -1,7 +1,8 @@
 """The rows of the reference project, slow and plain: what `hpcsft.data.encode` must give, computed another way.
 
 A row is bos + "User: " + text + eos as one string, then "\\nAssistant: " without loss, then text + eos with loss, then
-"\\nUser: " + text + eos without loss, and so on; each of these strings is tokenized by itself, special tokens spelled.
+"\\nUser: " + text + eos without loss, and so on; each of these strings is tokenized by itself. Its LlamaTokenizer began
+anew after a special token, as legacy tokenizers do; so text and special tokens are tokenized apart here.
 """
 
 from __future__ import annotations
@@ -39,7 +40,9 @@ def reference_row(tokenizer: Any, texts: Sequence[str], learn: set[int] | None =
     labels: list[int] = []
 
     def add(text: str, learnt: bool) -> None:
-        ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+        begins, ends = text.startswith(bos), text.endswith(eos)
+        ids = tokenizer(text.removeprefix(bos).removesuffix(eos), add_special_tokens=False)["input_ids"]
+        ids = [tokenizer.bos_token_id] * begins + ids + [tokenizer.eos_token_id] * ends
         input_ids.extend(ids)
         labels.extend(ids if learnt else [MASKED] * len(ids))
 

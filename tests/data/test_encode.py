@@ -54,7 +54,10 @@ def check_row(row: Row, expected: tuple[list[int], list[int]]) -> None:
 
 
 @pytest.mark.parametrize("mask", ["all_turns", "last_turn", "per_turn"])
-def test_rows_equal_the_reference(tokenizer, dialogs, mask):
+@pytest.mark.parametrize("kind", ["tiny model", *KINDS])
+def test_rows_equal_the_reference(tokenizer, dialogs, mask, kind):
+    if kind != "tiny model":
+        tokenizer = train_tokenizer(kind, [text for texts in dialogs[::5] for text in texts])
     expected = []
     for number, texts in enumerate(dialogs):
         last = len(texts) // 2 - 1
@@ -202,7 +205,7 @@ def test_truncate_leaves_no_row_without_an_answer(tokenizer, dialogs, references
     kept = [number for number, fit in enumerate(fits) if fit]
     assert list(dict.fromkeys(row.conversation for row in rows)) == kept  # whichever mask: an answer that begins counts
     if mask != "per_turn":
-        lost = sum(max(0, len(reference.input_ids) - max_length) for reference in references)
+        lost = sum(max(0, len(references[number].input_ids) - max_length) for number in kept)
         assert [row.conversation for row in rows] == kept and told.counts["tokens_truncated"] == lost
     assert told.counts["conversations_kept"] == len(kept)
     assert told.counts["conversations_dropped"] == told.counts["dropped_without_loss"] == len(dialogs) - len(kept)
@@ -316,3 +319,33 @@ def test_a_template_that_rewrites_history_learns_from_no_row_that_it_cannot_mask
     assert [row.conversation for row in rows] == [1]
     assert "data.mask per_turn or last_turn" in told.refused[0]
     assert len(encode(encoder_of(tokenizer, "own.jinja", source, mask="per_turn"), [turns])[0]) == 2
+
+
+@pytest.mark.parametrize("max_length", [60, 120, 300])
+def test_the_last_turn_of_a_split_conversation_keeps_what_precedes_it(tokenizer, conversations, max_length):
+    """One row, loss on the very last answer, and before it as many whole exchanges as fit."""
+    dialogs = long_dialogs(conversations)[:60]
+    rows = {
+        row.conversation: row
+        for row in rows_of(encoder_of(tokenizer, max_length=max_length, mask="last_turn"), dialogs)
+    }
+    for number, texts in enumerate(dialogs):
+        starts = range(0, len(texts), 2)
+        fitting = [start for start in starts if len(reference_row(tokenizer, texts[start:]).input_ids) <= max_length]
+        start = min(fitting, default=len(texts) - 2)
+        last = (len(texts) - start) // 2 - 1
+        ids, labels = (part[:max_length] for part in reference_row(tokenizer, texts[start:], {last}))
+        if any(label != MASKED for label in labels):
+            check_row(rows.pop(number), (ids, labels))
+    assert not rows
+
+
+def test_rows_of_answers_that_cannot_fit_are_not_even_tried(tokenizer, monkeypatch):
+    """A row for each of n answers holds all that precedes it: without an end to that, n * n turns of work."""
+    rendered = []
+    made = encoder_of(tokenizer, mask="per_turn", overlong="truncate", max_length=64)
+    pieces = type(made.template).pieces
+    monkeypatch.setattr(type(made.template), "pieces", lambda self, turns: rendered.append(1) or pieces(self, turns))
+    rows, told = encode(made, [turns_of(["a", "b"] * 500)])
+    assert len(rendered) < len(rows) + 3 < 20
+    assert told.counts["rows_without_loss"] == 500 - len(rows)

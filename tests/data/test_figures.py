@@ -68,6 +68,16 @@ def test_micro_batches_are_those_of_training(packing, count):
     assert (found["rows"], found["tokens"], found["supervised_tokens"]) == (count, tokens, int((lengths // 2).sum()))
 
 
+def test_a_micro_batch_larger_than_the_global_one_has_figures_too():
+    """No plan allows it, but a preview looks at specs that have none."""
+    spec = parse_spec(
+        {"model": {"path": "/m"}, "data": {"train": ["/d"]}, "train": {"global_batch_size": 1, "micro_batch_size": 2}}
+    )
+    lengths = made_lengths(9)
+    found = row_figures(lengths, lengths // 2, spec)["packing"]
+    assert found["steps"] == found["micro_batches"] > 1
+
+
 def test_every_conversation_that_was_read_is_told_of():
     counts = {
         "conversations_read": 30,

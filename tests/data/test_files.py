@@ -65,6 +65,41 @@ def test_links_are_followed_and_never_in_a_circle(tmp_path):
     assert find_files([str(tmp_path / "data")], "data.train") == [str(tmp_path / "data" / "link" / "a.jsonl")]
 
 
+def test_a_link_to_a_neighbour_doubles_nothing(tmp_path):
+    """Releases are kept as v1, v2 and latest -> v2; what is no link gives the name, wherever the link sorts."""
+    data = tmp_path / "data"
+    (data / "deep").mkdir(parents=True)
+    (data / "v1").mkdir()
+    (tmp_path / "other" / "sub").mkdir(parents=True)
+    expected = [write(data / "v1" / "a.jsonl", ROWS), write(data / "z.jsonl", ROWS)]
+    write(tmp_path / "other" / "sub" / "b.jsonl", ROWS)
+    write_saved(data / "saved", ROWS)
+    for link, target in {
+        "latest": data / "v1",
+        "deep/up": data / "v1",
+        "a.jsonl": data / "z.jsonl",
+        "copy": data / "saved",
+        "x1": tmp_path / "other",
+        "x2": tmp_path / "other",
+    }.items():
+        (data / link).symlink_to(target)
+    expected += [str(data / "saved"), str(data / "x1" / "sub" / "b.jsonl")]
+    assert find_files([str(data)], "data.train") == sorted(expected)
+
+
+@pytest.mark.parametrize("name", [b"caf\xe9.jsonl", b"caf\xe9/a.jsonl"])
+@pytest.mark.parametrize("pattern", ["data", "data/**/*.jsonl"])
+def test_a_name_that_is_no_text_is_refused(tmp_path, name, pattern):
+    """It could be opened, and would then stop a job where the name is written down."""
+    path = tmp_path / "data" / os.fsdecode(name)
+    path.parent.mkdir(parents=True)
+    write(path, ROWS)
+    hint = refused(r"/caf\\udce9.*: the name is not UTF-8$", tmp_path / pattern)
+    assert hint.startswith("rename it")
+    path.rename(tmp_path / "data" / "café\u3000.jsonl")
+    assert find_files([str(tmp_path / "data")], "data.train") == [str(tmp_path / "data" / "café\u3000.jsonl")]
+
+
 def test_a_saved_data_set_stands_for_itself(tmp_path):
     folder = write_saved(tmp_path / "saved", ROWS)
     assert find_files([folder], "data.train") == [folder]
@@ -108,7 +143,18 @@ def test_a_folder_that_may_not_be_entered_is_named(tmp_path, monkeypatch):
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(os, "scandir", refuse)
+    assert "may you read it" in refused("cannot be read: Permission denied", tmp_path)
+    (tmp_path / "dataset_dict.json").write_text("{}")
     refused("cannot be read: Permission denied", tmp_path)
+
+
+def test_a_link_that_leads_nowhere_is_named(tmp_path):
+    write(tmp_path / "a.jsonl", ROWS)
+    for name in ("loop", ".loop"):
+        (tmp_path / name).symlink_to(tmp_path / name)
+    refused(r"/loop: cannot be read: Too many levels of symbolic links", tmp_path)
+    (tmp_path / "loop").unlink()
+    assert find_files([str(tmp_path)], "data.train") == [str(tmp_path / "a.jsonl")]
 
 
 def test_names_of_the_hub_are_kept_and_their_spelling_checked():

@@ -201,6 +201,21 @@ def test_a_turn_may_be_as_long_as_the_limit_and_no_longer(monkeypatch):
         conversation_of({"data": ["a" * 11, "b"]})
 
 
+def test_a_conversation_may_be_as_long_as_the_limit_and_no_longer(monkeypatch):
+    assert formats.MAX_CONVERSATION_CHARS == 2_000_000
+    monkeypatch.setattr(formats, "MAX_CONVERSATION_CHARS", 12)
+    assert conversation_of({"data": ["问" * 3] * 4})
+    with pytest.raises(RowError, match=r"^13 characters in all turns, at most 12 are allowed"):
+        conversation_of({"data": ["a" * 3] * 3 + ["b" * 4]})
+
+
+def test_a_conversation_may_have_so_many_turns_and_no_more():
+    assert formats.MAX_TURNS == 1000
+    assert len(conversation_of({"data": ["a"] * 1000})) == 1000
+    with pytest.raises(RowError, match=r"^1,002 turns, at most 1,000 are allowed"):
+        conversation_of({"data": ["a"] * 1002})
+
+
 def test_a_reason_is_short_and_printable_whatever_the_row_holds():
     nasty = "\x1b[2J\0\ud800\n" + "x" * 10_000
     rows = [

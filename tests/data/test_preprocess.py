@@ -29,6 +29,7 @@ from hpcsft.records import read_json, read_jsonl
 from hpcsft.rundir import RunDir
 from tests.data.encoding import encoder_of, rows_of
 from tests.data.reference import long_dialogs
+from tests.data.tokenizers import CHAT_TEMPLATES
 from tests.prepared import begun, context_of, new_run
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -306,6 +307,78 @@ def test_a_changed_file_replaces_what_was_made(spec_values, tmp_path, small_shar
     fresh = finished(new_run({**spec_values, "runs_dir": str(tmp_path / "fresh")}))
     assert made(finished(run)) == made(fresh) != before
     assert read_manifest(run.manifest).counts["conversations_read"] == 40
+
+
+def test_a_changed_file_that_another_run_has_read_already_is_not_missed(
+    spec_values, tmp_path, small_shards, conversations
+):
+    """Then the run's new shards all come from the cache."""
+    spec_values["data"].update(train=[write_dialogs(tmp_path / "a.jsonl", conversations[:40])])
+    run = finished(new_run(spec_values))
+    write_dialogs(tmp_path / "a.jsonl", conversations[40:80])
+    other = finished(new_run({**spec_values, "name": "other"}))
+    assert made(finished(run)) == made(other)
+
+
+def test_training_does_without_what_the_validation_files_hold(spec_values, tmp_path, small_shards, conversations):
+    held_out = write_dialogs(tmp_path / "v.jsonl", conversations[5:15])
+    train = write_dialogs(tmp_path / "t.jsonl", conversations[:40])
+    spec_values["data"].update(train=[train], validation=[held_out], max_length=512)
+    manifest = read_manifest(finished(new_run(spec_values)).manifest)
+    doubles = [texts for texts in conversations[:40] if texts in conversations[5:15]]
+    assert manifest.counts["conversations_also_in_validation"] == len(doubles) >= 10
+    assert manifest.total("train", "conversations") == 40 - len(doubles)
+    assert manifest.total("validation", "conversations") == 10
+    run = RunDir(new_run(spec_values).path)
+    assert len(RowStore(run.data, manifest, "train")) == manifest.total("train", "rows")
+
+
+def test_a_template_that_is_edited_while_jobs_wait_changes_nothing(spec_values, tmp_path, small_shards):
+    template = tmp_path / "own.jinja"
+    template.write_text(CHAT_TEMPLATES["llama 2"])
+    spec_values["data"]["template"] = str(template)
+    spec_values["cluster"]["preprocess"] = {"tasks": 2}
+    run = new_run(spec_values)
+    preprocess(begun(run, "preprocess", 0))
+    template.write_text("{{ raise_exception('other') }}")
+    preprocess(begun(run, "preprocess", 1))
+    assert read_manifest(run.manifest).template == CHAT_TEMPLATES["llama 2"]
+
+
+def test_training_says_when_shards_are_of_other_data(spec_values, tmp_path, small_shards, conversations):
+    """A file that changed between two tasks of the array: none of them could know that it was the last."""
+    file = write_dialogs(tmp_path / "a.jsonl", conversations[:40])
+    spec_values["data"]["train"] = [file]
+    spec_values["cluster"]["preprocess"] = {"tasks": 2}
+    run = new_run(spec_values)
+    preprocess(begun(run, "preprocess", 0))
+    write_dialogs(tmp_path / "a.jsonl", conversations[40:80])
+    preprocess(begun(run, "preprocess", 1))
+    assert not run.manifest.exists()
+    with pytest.raises(
+        StageError, match="shards were made of other data or by other rules than there are now"
+    ) as error:
+        module.finish(begun(run, "train"))
+    assert f"python jobs/preprocess.py {run.path}" in error.value.hint
+    finished(run, 0)
+    module.finish(begun(run, "train"))
+    assert read_manifest(run.manifest).counts["conversations_read"] == 40
+
+
+def test_the_cache_may_be_removed_while_it_is_used(spec_values, tmp_path, small_shards):
+    whole = finished(new_run({**spec_values, "runs_dir": str(tmp_path / "whole")}))
+    run = new_run(spec_values)
+    context = begun(run, "preprocess")
+    calls = []
+
+    def remove() -> None:
+        calls.append(1)
+        if len(calls) % 5 == 2:
+            shutil.rmtree(run.cache, ignore_errors=True)
+
+    context.stop_if_asked = remove
+    preprocess(context)
+    assert made(run) == made(whole) and len(calls) > 10
 
 
 def test_runs_share_what_was_made(spec_values, small_shards, conversations):

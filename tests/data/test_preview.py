@@ -87,6 +87,29 @@ def test_every_row_that_was_read_is_told_of(spec_values, tmp_path):
     assert not looked(spec_values)["sources"][0]["too_many_bad_rows"]
 
 
+@pytest.mark.parametrize(
+    ("data", "told"),
+    [
+        ({"validation": 0}, None),
+        ({"validation": 0.1}, "data.validation"),
+        ({"validation": 0, "sample": 5}, "data.sample"),
+        ({"validation": 0.1, "sample": 0.5}, "data.sample and data.validation"),
+        ({"validation": ["FILE"]}, None),
+        ({"validation": ["FILE"], "sample": 5}, "data.sample"),
+    ],
+)
+def test_what_is_drawn_from_all_rows_is_said_to_be_left_out(spec_values, data, told):
+    train = spec_values["data"]["train"]
+    data = {**data, "validation": train if isinstance(data["validation"], list) else data["validation"]}
+    spec_values["data"].update(data)
+    document = looked(spec_values, num_shown=1, num_read=20)
+    assert " and ".join(document["not_applied"]) == (told or "")
+    lines = shown(document, 120).splitlines()
+    expected = [f"{told}, which draw from all rows"] if told else []
+    assert [line.split(None, 2)[2].rstrip() for line in lines if line.startswith("not applied")] == expected
+    assert any("micro batches of these rows" in line for line in lines)
+
+
 def test_bad_rows_are_told_in_the_order_in_which_they_were_read(spec_values, tmp_path):
     """Whether it was the reader or the template that refused them, and whatever the files are called."""
     (tmp_path / "strict.jinja").write_text(
@@ -103,6 +126,17 @@ def test_bad_rows_are_told_in_the_order_in_which_they_were_read(spec_values, tmp
     expected = [(str(path), row) for path in files for row in (1, 2)]
     assert [(bad["file"], bad["row"]) for bad in source["quarantine"]["first"]] == expected
     assert source["fate"]["kept"] == 2
+
+
+@pytest.mark.parametrize("overlong", ["truncate", "split_reference"])
+def test_a_conversation_without_loss_has_a_reason_that_is_true(spec_values, tmp_path, overlong):
+    """Cut off before its answer, or lost as a whole by the reference project's splitter, which cuts nothing off."""
+    path = write_messages(tmp_path / "a.jsonl", ("word " * 500, "a"), ("q", "a"))
+    spec_values["data"].update(train=[path], overlong=overlong, validation=0)
+    (source,) = looked(spec_values)["sources"]
+    reason = "no supervised token left: cut off at data.max_length, or lost by split_reference"
+    assert source["fate"]["dropped_because"] == {reason: 1}
+    assert source["fate"]["exchanges_lost"] == (overlong == "split_reference")
 
 
 def test_data_of_which_nothing_is_left_is_shown_too(spec_values, tmp_path):

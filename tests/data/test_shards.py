@@ -12,11 +12,11 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from hpcsft.data.quarantine import BadRow, read_bad_rows
+from hpcsft.data.quarantine import BadRow
 from hpcsft.data.shards import SCHEMA, EncodedRows, Shard, ShardWriter, map_batches, read_manifest, shard_files
 from hpcsft.data.splits import count_splits
 from hpcsft.errors import StageError
-from hpcsft.records import read_json, write_json
+from hpcsft.records import read_json, read_jsonl, write_json
 from tests.data.rows import encoded, made_rows, write_shards
 
 ALL = 2**64
@@ -85,7 +85,7 @@ def test_rows_are_handed_to_arrow_without_a_copy():
 
 def test_bad_rows_stand_beside_the_shard(tmp_path):
     shard, files = write(tmp_path, bad_rows=[BAD, BAD]), shard_files(tmp_path, "train", 0)
-    assert (shard.bad_rows, read_bad_rows(files.quarantine)) == (2, [BAD, BAD])
+    assert (shard.bad_rows, [BadRow.model_validate(row) for row in read_jsonl(files.quarantine)]) == (2, [BAD, BAD])
     assert all(path.exists() for path in files)
 
 

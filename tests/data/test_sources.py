@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -98,6 +99,28 @@ def test_files_are_looked_through_once(files, tmp_path, monkeypatch):
         file.write('{"data": ["q", "a"]}\n')
     with pytest.raises(TypeError):
         found(files, tmp_path / "index")
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"file": "a", "rows": 3, "marks": [[1]]}'])
+def test_a_damaged_index_is_made_again(files, tmp_path, text):
+    (first,) = found(files, tmp_path / "index")
+    for file in (tmp_path / "index").iterdir():
+        file.write_text(text)
+    assert found(files, tmp_path / "index") == [first]
+
+
+def test_a_folder_that_cannot_be_written_is_done_without(files, tmp_path):
+    (tmp_path / "file").touch()
+    assert numbers_of(found(files, tmp_path / "file" / "index")[0]) == list(range(60))
+
+
+@pytest.mark.parametrize("number", [20, 31, 40])
+def test_a_file_that_changes_while_it_is_read_is_told(files, number):
+    (source,) = found(files)
+    write_rows(Path(files[0]), range(number))
+    os.utime(files[0], ns=(0, 0))
+    with pytest.raises(InputError, match=r"a\.jsonl: changed while it was read"):
+        numbers_of(source)
 
 
 def test_the_fingerprint_tells_what_decides_the_rows(files, tmp_path):

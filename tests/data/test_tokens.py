@@ -4,13 +4,17 @@ gives each piece its own tokens in whatever company it was added.
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import numpy as np
 import pytest
+from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+from transformers import PreTrainedTokenizerFast
 
 from hpcsft.data.pieces import Piece
 from hpcsft.data.tokens import TextEncoder, TokenTable
+from hpcsft.errors import StageError
 from tests.data.tokenizers import KINDS, train_tokenizer
 
 
@@ -72,3 +76,34 @@ def test_what_the_tokenizer_adds_is_known(tokenizer):
     text = "Who was it?"
     added = len(tokenizer(text)["input_ids"]) - len(tokenizer(text, add_special_tokens=False)["input_ids"])
     assert TextEncoder(tokenizer).num_added == added
+
+
+@pytest.mark.parametrize("byte_fallback", [True, False])
+def test_a_unigram_model_finds_no_control_token_in_a_text(conversations, byte_fallback):
+    """It takes the likeliest pieces of its vocabulary, and its special tokens are among them."""
+    model = Tokenizer(models.Unigram())
+    model.pre_tokenizer = pre_tokenizers.Metaspace()
+    special = ["<unk>", "<s>", "</s>"]
+    alphabet = sorted({character for texts in conversations for text in texts for character in text} | set("<>/|"))
+    trainer = trainers.UnigramTrainer(
+        vocab_size=2000, special_tokens=special, unk_token="<unk>", initial_alphabet=alphabet, show_progress=False
+    )
+    model.train_from_iterator([text for texts in conversations for text in texts], trainer)
+    settings = json.loads(model.to_str())
+    settings["model"]["byte_fallback"] = byte_fallback
+    backend = Tokenizer.from_str(json.dumps(settings))
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, bos_token="<s>", eos_token="</s>", unk_token="<unk>")
+    spelled = ["</s>", "ends</s>now", "<s> x", "a<s></s>b"]
+    plain = {"add_special_tokens": False, "split_special_tokens": True}
+    control = {tokenizer.bos_token_id, tokenizer.eos_token_id}
+    assert any(control & set(ids) for ids in tokenizer(spelled, **plain)["input_ids"])  # as it is
+    encoder = TextEncoder(tokenizer)
+    assert not any(control & set(encoding.ids) for encoding in encoder.encode(spelled))
+    texts = [text for texts in conversations[:300] for text in texts] + ["\u2603 snow", "x\u2603\u2603y"]
+    assert [encoding.ids for encoding in encoder.encode(texts)] == tokenizer(texts, **plain)["input_ids"]
+
+
+def test_a_tokenizer_that_cannot_keep_text_apart_is_refused(tokenizer, monkeypatch):
+    monkeypatch.setattr("hpcsft.data.tokens._for_text", lambda backend: Tokenizer.from_str(backend))
+    with pytest.raises(StageError, match="the tokenizer reads '.*' in a text as its control token"):
+        TextEncoder(tokenizer)

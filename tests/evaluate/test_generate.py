@@ -11,10 +11,11 @@ from typing import Any
 import pytest
 import torch
 
+from hpcsft.data.preprocess import preprocess
 from hpcsft.data.shards import IGNORE_INDEX
 from hpcsft.data.templates import make_template
 from hpcsft.errors import InputError, Stopped
-from hpcsft.evaluate.generate import Answerer, generate, left_padded
+from hpcsft.evaluate.generate import Answerer, generate, left_padded, trained_template
 from hpcsft.evaluate.outputs import Answer, collect_outputs, journal, read_answers
 from hpcsft.evaluate.prompts import Prompt, load_prompts
 from hpcsft.models.load import load_model
@@ -24,7 +25,7 @@ from hpcsft.rundir import RunDir
 from hpcsft.spec.evaluate import GenerationSpec
 from tests.data.encoding import encoder_of, rows_of
 from tests.evaluate.conftest import QUESTIONS
-from tests.prepared import context_of, new_run
+from tests.prepared import begun, context_of, new_run
 
 PROMPTS = {row: Prompt(instruction=question, output="x") for row, question in enumerate(QUESTIONS)}
 
@@ -138,6 +139,26 @@ def test_sampling_is_drawn_with_the_seed(answering_model):
 
     assert drawn("1") == drawn("1") != drawn("2")
     assert len(set(drawn("1"))) > 5
+
+
+def test_the_template_of_training_is_known_without_its_rows(spec_values, tmp_path):
+    """Shards may be removed to save space, and a template file edited, before a run is evaluated again."""
+    template = tmp_path / "own.jinja"
+    template.write_text(
+        "{% for m in messages %}{{ m.role + ': ' + m.content + (eos_token if m.role == 'assistant' else ' ') }}"
+        "{% endfor %}{% if add_generation_prompt %}{{ 'assistant: ' }}{% endif %}"
+    )
+    spec_values["data"]["template"] = str(template)
+    run = new_run(spec_values)
+    preprocess(begun(run, "preprocess"))
+    before = template.read_text()
+    template.write_text("another")
+    shards = list(run.data.glob("*.arrow"))
+    assert shards
+    for shard in shards:
+        shard.unlink()
+    tokenizer = load_tokenizer(spec_values["model"]["path"])
+    assert trained_template(context_of(run, "generate"), tokenizer).source == before
 
 
 def test_padding_is_on_the_left_and_masked_by_length():

@@ -81,10 +81,32 @@ def test_data_of_which_no_row_is_left_is_shown_and_refused(spec_file, tmp_path):
     assert "not a single training row is left" in done.stdout
 
 
-@pytest.mark.parametrize(("option", "value"), [("--rows", "0"), ("--first", "-1"), ("--first", "many")])
-def test_counts_are_from_one_on(option, value, spec_file, tmp_path):
+def test_data_of_which_too_much_is_bad_is_shown_and_refused(spec_file, spec_values, tmp_path):
+    """As preprocessing will refuse it, after a night in the queue."""
+    bad = tmp_path / "bad.jsonl"
+    bad.write_text(json.dumps({"data": ["q", "a"]}) + "\n{}\n")
+    spec = [spec_file, "--set", f"data.train={json.dumps([str(bad)])}", "--set", "data.validation=0"]
+    done = launch("preview.py", *spec, cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (2, "")
+    assert "preprocessing would stop" in done.stdout
+    assert launch("preview.py", *spec, "--set", "data.max_bad_share=0.5", cwd=tmp_path).returncode == 0
+    help_text = " ".join(launch("preview.py", "--help", cwd=tmp_path).stdout.split())
+    assert "Exit code 2" in help_text and "more bad rows than data.max_bad_share allows" in help_text
+
+
+def test_a_spec_whose_batches_do_not_fit_is_shown_too(spec_file, tmp_path):
+    done = launch("preview.py", spec_file, "--set", "train.global_batch_size=1", cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [("--rows", "0"), ("--first", "-1"), ("--first", "many"), ("--first", "1" + "0" * 20), ("--rows", "1000001")],
+)
+def test_counts_are_from_one_to_a_million(option, value, spec_file, tmp_path):
     done = launch("preview.py", spec_file, option, value, cwd=tmp_path)
     assert done.returncode == 2
     assert (
-        f"expected a whole number from 1 on, given '{value}'" in done.stderr or "expected one argument" in done.stderr
+        f"expected a whole number from 1 to 1,000,000, given '{value}'" in done.stderr
+        or "expected one argument" in done.stderr
     )

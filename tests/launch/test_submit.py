@@ -6,6 +6,7 @@ All of it through the real script in a process of its own.
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -170,6 +171,24 @@ def test_a_dry_run_shows_arithmetic_deepspeed_and_stages(submit):
         "== judge after generate",
         "== report after judge",
     ]
+
+
+@pytest.mark.parametrize("template", ["tokenizer", "own.jinja", "user_assistant"])
+def test_a_dry_run_says_what_tries_a_template_in_jinja(submit, template):
+    """A login node does without Jinja, so that a template that does not compile passes here."""
+    told = "hpcsft preview SPEC.json"
+    if template == "own.jinja":
+        (submit.folder / template).write_text("{% for m in messages %}")
+    elif template == "tokenizer":
+        model = Path(submit.values["model"]["path"])
+        copy = submit.folder / "model"
+        shutil.copytree(model, copy)
+        (copy / "chat_template.jinja").write_text("{% for m in messages %}")
+        submit.values["model"]["path"] = str(copy)
+    submit.values["data"]["template"] = template
+    done = submit("--dry-run")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.count(told) == (template != "user_assistant")
 
 
 def test_a_dry_run_as_one_document(submit):

@@ -135,6 +135,10 @@ def test_a_wrong_word_with_the_nearest_one(values, error, hint):
         (minimal(data={"train": ["a", 3]}), "data.train[1]: must be a valid string; given 3"),
         (minimal(data={"train": ["a"], "max_length": 8}), "data.max_length: must be greater than or equal to 16"),
         (minimal(data={"train": ["a"], "sample": 0}), "data.sample: must be greater than 0; given 0"),
+        (
+            minimal(data={"train": ["a"], "sample": True}),
+            "data.sample: must be a valid integer or must be a valid number; given true",
+        ),
         (minimal(data=[]), "data: must be a valid dictionary"),
         (minimal(cluster={"env": {"A": 3}}), "cluster.env.A: must be a valid string; given 3"),
         (minimal(evaluate={}), "evaluate: prompts is missing; leave the section out for a run without evaluation"),
