@@ -31,23 +31,24 @@ def find_files(patterns: Sequence[str], where: str) -> list[str]:
     for itself if `datasets` saved it. `where` is the spec's field, for errors: InputError if something is missing,
     unknown or unreadable, or its name is not UTF-8.
     """
-    files: dict[str, None] = {}
+    files: dict[str, str] = {}  # by where their links lead, so that no file is read twice
     for pattern in patterns:
         if pattern.startswith(PREFIX):
             try:
                 HubName.parse(pattern)
             except InputError as error:
                 raise InputError(f"{where}: {error.message}", error.hint) from None
-            files[pattern] = None
+            files[pattern] = pattern
             continue
         matches = [pattern] if os.path.exists(pattern) else sorted(glob.glob(pattern, recursive=True))
         if not matches:
             raise InputError(f"{where}: no such file: {pattern}", "paths are relative to where submit is called")
         for match in matches:
-            files.update(dict.fromkeys(_in_folder(match, where) if os.path.isdir(match) else [match]))
-    for file in files:
+            for file in _in_folder(match, where) if os.path.isdir(match) else [match]:
+                files.setdefault(os.path.realpath(file), file)
+    for file in files.values():
         _check(file, where)
-    return list(files)
+    return list(files.values())
 
 
 def is_saved(folder: str) -> bool:

@@ -59,7 +59,7 @@ class DataSpec(Section):
 
     validation: Annotated[float, Field(ge=0, lt=1)] | Annotated[list[Path], Field(min_length=1)] = 0.01
     """Share of the training conversations held out for the validation loss (0 for none), or files of their own.
-    Equal conversations are never divided between training and validation."""
+    Equal conversations are never on both sides."""
 
     format: Literal["auto", "ultrachat", "messages", "sharegpt", "alpaca"] = "auto"
     """Shape of a row; auto looks at the keys of each row."""

@@ -199,3 +199,15 @@ def test_a_saved_data_set_that_is_not_whole_is_named(tmp_path, state, reason):
     for look in (saved_files, state_of):
         with pytest.raises(InputError, match=reason):
             look(folder)
+
+
+def test_a_file_that_several_patterns_find_is_read_once(tmp_path):
+    (tmp_path / "v1").mkdir()
+    for name in ("a.jsonl", "b.jsonl"):
+        (tmp_path / "v1" / name).write_text('{"data": ["q", "a"]}\n')
+    (tmp_path / "latest").symlink_to("v1")
+    wanted = [str(tmp_path / "v1" / name) for name in ("b.jsonl", "a.jsonl")]
+    found = find_files(
+        [wanted[0], str(tmp_path / "*" / "*.jsonl"), str(tmp_path), str(tmp_path / "latest")], "data.train"
+    )
+    assert len(found) == 2 and [str(Path(file).resolve()) for file in found] == wanted

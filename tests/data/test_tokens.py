@@ -105,5 +105,5 @@ def test_a_unigram_model_finds_no_control_token_in_a_text(conversations, byte_fa
 
 def test_a_tokenizer_that_cannot_keep_text_apart_is_refused(tokenizer, monkeypatch):
     monkeypatch.setattr("hpcsft.data.tokens._for_text", lambda backend: Tokenizer.from_str(backend))
-    with pytest.raises(StageError, match="the tokenizer reads '.*' in a text as its control token"):
+    with pytest.raises(StageError, match=r"the tokenizer reads '.*' in a text as its control token"):
         TextEncoder(tokenizer)
