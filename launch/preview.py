@@ -8,7 +8,7 @@ from pathlib import Path
 sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from hpcsft.errors import EXIT_INVALID, EXIT_OK, report_errors
-from hpcsft.spec import load_spec
+from hpcsft.spec import SET_OPTION, load_spec
 
 MOST_ROWS = 1_000_000
 """They are held in memory."""
@@ -30,14 +30,7 @@ def parser() -> argparse.ArgumentParser:
     """The command line."""
     parser = argparse.ArgumentParser(prog="preview.py", description=__doc__, epilog=EPILOG)
     parser.add_argument("spec", metavar="SPEC.json", help="the experiment")
-    parser.add_argument(
-        "--set",
-        metavar="PATH=VALUE",
-        action="append",
-        default=[],
-        dest="overrides",
-        help="override a field, such as data.mask=last_turn; may be repeated",
-    )
+    parser.add_argument("--set", **SET_OPTION, help="override a field, such as data.mask=last_turn; may be repeated")
     parser.add_argument("--rows", metavar="N", type=number_of_rows, default=3, help="training rows to show (default 3)")
     parser.add_argument(
         "--first", metavar="M", type=number_of_rows, default=500, help="rows to read of each source (default 500)"

@@ -10,6 +10,7 @@ from hpcsft.cluster.resume import resume_run
 from hpcsft.errors import EXIT_OK, SubmissionError, report_errors
 from hpcsft.monitor.app import look
 from hpcsft.rundir import RunDir
+from hpcsft.spec import SET_OPTION
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -18,10 +19,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("run_dir", metavar="RUN_DIR")
     parser.add_argument(
         "--set",
-        metavar="PATH=VALUE",
-        action="append",
-        default=[],
-        dest="overrides",
+        **SET_OPTION,
         help="other resources from now on, such as cluster.train.nodes=2; only cluster.* can change",
     )
     arguments = parser.parse_args(argv)

@@ -12,7 +12,7 @@ from hpcsft.errors import EXIT_FAILED, EXIT_OK, report_errors
 from hpcsft.estimate import checkpoint_bytes, with_signal_lead
 from hpcsft.inputs import check_inputs
 from hpcsft.plan import make_plan
-from hpcsft.spec import load_spec
+from hpcsft.spec import SET_OPTION, load_spec
 
 
 def parser() -> argparse.ArgumentParser:
@@ -20,12 +20,7 @@ def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="submit.py", description=__doc__)
     parser.add_argument("spec", metavar="SPEC.json", help="the experiment")
     parser.add_argument(
-        "--set",
-        metavar="PATH=VALUE",
-        action="append",
-        default=[],
-        dest="overrides",
-        help="override a field, such as train.learning_rate=2e-5; may be repeated",
+        "--set", **SET_OPTION, help="override a field, such as train.learning_rate=2e-5; may be repeated"
     )
     parser.add_argument("--dry-run", action="store_true", help="show all that would be done, write nothing")
     parser.add_argument("--json", action="store_true", help="print one JSON document instead of text")

@@ -59,14 +59,9 @@ class Journal:
         """The lines of this job, restarts included: a job that was submitted anew starts with fresh budgets."""
         return [row for row in self.rows() if row["job_id"] == self.token.job_id]
 
-    def of_attempt(self, token: Token | None = None) -> list[Row]:
-        """The lines of one attempt."""
-        token = token or self.token
-        return [row for row in self.rows() if (row["job_id"], row["restart"]) == (token.job_id, token.restart)]
-
-    def num_attempts(self) -> int:
-        """Attempts that have started, over all submissions."""
-        return sum(row["event"] == "start" for row in self.rows())
+    def of_attempt(self) -> list[Row]:
+        """The lines of this attempt."""
+        return [row for row in self.of_submission() if row["restart"] == self.token.restart]
 
 
 def all_rows(run: RunDir, stage: str) -> list[Row]:

@@ -16,6 +16,9 @@ from pydantic_core import ErrorDetails
 from hpcsft.errors import Problem, SpecError
 from hpcsft.spec.experiment import ExperimentSpec
 
+SET_OPTION = {"metavar": "PATH=VALUE", "action": "append", "default": [], "dest": "overrides"}
+"""What `--set` is to argparse, in every command that has it."""
+
 
 def load_spec(path: str, overrides: Sequence[str] = ()) -> ExperimentSpec:
     """The spec in the JSON file `path`, with `--set` overrides such as "train.learning_rate=2e-5" applied.
