@@ -39,7 +39,7 @@ def resume_run(
 
 
 def _change(run: RunDir, plan: Plan, stages: Sequence[str], overrides: Sequence[str]) -> tuple[ExperimentSpec, Plan]:
-    """The run's spec and plan with other resources for `stages`. The spec's file is replaced; the plan's is up to the caller."""
+    """The run's spec and plan with other resources for `stages`. The spec's file is replaced."""
     strange = [override for override in overrides if not override.startswith("cluster.")]
     if strange:
         hint = "a run keeps its experiment; submit a new one for another"
