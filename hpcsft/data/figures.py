@@ -26,6 +26,7 @@ DROPPED = {
     "dropped_filter_turns": "number of turns outside data.filter",
     "dropped_filter_tokens": "number of tokens outside data.filter",
     "dropped_overlong": "over data.max_length, and data.overlong is drop",
+    "dropped_also_in_validation": "also in the files of data.validation",
     "dropped_without_loss": "no supervised token left: cut off at data.max_length, or lost by split_reference",
 }
 """What the counts of preprocessing call a reason -> what it is called here."""

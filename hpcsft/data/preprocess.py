@@ -154,8 +154,9 @@ def _manifest(workshop: Workshop, shards: Sequence[Shard]) -> Manifest:
     if not isinstance(data.validation, list):
         below = split_threshold(conversation_keys(run.data, shards), seed, data.validation)
     splits = count_splits(run.data, shards, seed, below)
-    made = sum(shard.conversations for shard in shards)
-    counts["conversations_also_in_validation"] = made - sum(split.conversations for split in splits.values())
+    doubles = counts["conversations_kept"] - sum(split.conversations for split in splits.values())
+    counts.subtract({"conversations_kept": doubles})
+    counts.update({"conversations_dropped": doubles, "dropped_also_in_validation": doubles})
     if not splits["train"].rows:
         hint = "is data.max_length long enough for one exchange? `hpcsft preview` shows what becomes of the first rows"
         raise StageError("no training row is left after preprocessing", hint)

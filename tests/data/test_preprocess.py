@@ -326,7 +326,9 @@ def test_training_does_without_what_the_validation_files_hold(spec_values, tmp_p
     spec_values["data"].update(train=[train], validation=[held_out], max_length=512)
     manifest = read_manifest(finished(new_run(spec_values)).manifest)
     doubles = [texts for texts in conversations[:40] if texts in conversations[5:15]]
-    assert manifest.counts["conversations_also_in_validation"] == len(doubles) >= 10
+    assert manifest.counts["dropped_also_in_validation"] == len(doubles) >= 10
+    assert manifest.counts["conversations_dropped"] == len(doubles)
+    assert manifest.counts["conversations_kept"] == 50 - len(doubles)
     assert manifest.total("train", "conversations") == 40 - len(doubles)
     assert manifest.total("validation", "conversations") == 10
     run = RunDir(new_run(spec_values).path)
