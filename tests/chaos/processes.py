@@ -21,8 +21,12 @@ class Rank(NamedTuple):
 
 
 def nodes_of(cluster: MiniSlurm, job_id: str) -> set[str]:
-    """Names of the nodes on which any process of a job lives, slurmstepd and batch script included."""
-    found = set()
+    """Names of the nodes on which any process of a job lives, slurmstepd and batch script included.
+
+    A slurmstepd outlives its tasks by a second or two. As long as its socket is there, slurmd takes the job that
+    starts again for a second copy, and Slurm drains the node.
+    """
+    found = {socket.parent.name for socket in cluster.run_folder.glob(f"n*/n*_{job_id}.*")}
     for pid in owned(cluster.conf):
         with suppress(OSError, KeyError):
             env = _environment(pid)

@@ -58,7 +58,7 @@ class MiniSlurm:
         self.root = Path(root).absolute()
         self.extra, self.grace_s, self.guard = dict(extra or {}), grace_s, guard
         self.conf, self.logs, self.jobs = (self.root / name for name in ("slurm.conf", "logs", "jobs"))
-        self._run = self.root / "minislurm-run"  # or a link to a shorter path
+        self.run_folder = self.root / "minislurm-run"  # or a link to a shorter path
         self._children: dict[str, subprocess.Popen[bytes]] = {}
         self._ports: list[int] = []
 
@@ -86,7 +86,7 @@ class MiniSlurm:
                 if self.guard:
                     self._spawn("guard", sys.executable, "-c", GUARD, str(self.root))
                 self.start("munged")
-                self.wait_for("munged's socket", (self._run / "munge.sock").exists, timeout_s)
+                self.wait_for("munged's socket", (self.run_folder / "munge.sock").exists, timeout_s)
                 # The controller comes first: a slurmd that does not find one tries again only after a second.
                 self.start("slurmctld")
                 self.wait_for("slurmctld's port", lambda: not is_free(ports[0]), timeout_s)
@@ -103,9 +103,9 @@ class MiniSlurm:
         end_all(self.conf)
         for name in list(self._children):
             self.kill(name)
-        if self._run.exists():
-            shutil.rmtree(self._run.resolve())
-        self._run.unlink(missing_ok=True)
+        if self.run_folder.exists():
+            shutil.rmtree(self.run_folder.resolve())
+        self.run_folder.unlink(missing_ok=True)
 
     def is_up(self) -> bool:
         """Do all daemons live? Asks the process table, which answers even when the controller does not."""
@@ -114,7 +114,7 @@ class MiniSlurm:
 
     def start(self, name: str) -> None:
         """Start one daemon (munged, slurmctld, n1 ... n4), for instance after `kill`."""
-        run = self._run.resolve()
+        run = self.run_folder.resolve()
         if name == "munged":
             files = (f"--{kind}-file={run}/munge.{kind}" for kind in ("key", "pid", "log", "seed"))
             argv = ("munged", "-F", "--force", "--origin=127.0.0.1", f"--socket={run}/munge.sock", *files)
@@ -146,7 +146,7 @@ class MiniSlurm:
     def reconfigure(self, extra: Mapping[str, str] | None = None, *, grace_s: int = 0) -> None:
         """Replace `extra` and `grace_s` while jobs run; slurmctld reads the new slurm.conf before this returns."""
         self.extra, self.grace_s = dict(extra or {}), grace_s
-        self.conf.write_text(slurm_conf(self._run.resolve(), self.logs, self._ports, grace_s, self.extra))
+        self.conf.write_text(slurm_conf(self.run_folder.resolve(), self.logs, self._ports, grace_s, self.extra))
         self.run("scontrol", "reconfigure")
 
     def run(
@@ -224,9 +224,9 @@ class MiniSlurm:
         self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
         if any(self.root.iterdir()) and not (self.conf.is_file() and MARKER in self.conf.read_text()):
             raise SlurmError(f"{self.root} holds something else; a MiniSlurm wants a folder of its own")
-        if len(os.fsencode(self._run)) > LONGEST_RUN_DIR:
-            self._run.symlink_to(tempfile.mkdtemp(prefix="minislurm-", dir="/tmp"))
-        run = self._run.resolve()
+        if len(os.fsencode(self.run_folder)) > LONGEST_RUN_DIR:
+            self.run_folder.symlink_to(tempfile.mkdtemp(prefix="minislurm-", dir="/tmp"))
+        run = self.run_folder.resolve()
         run.mkdir(mode=0o700, exist_ok=True)
         self._ports = ports
         write_settings(self.root, run, self.logs, ports, self.grace_s, self.extra)
