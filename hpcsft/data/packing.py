@@ -33,10 +33,6 @@ class Packed(NamedTuple):
         """The rows of micro batch `number`, int64."""
         return self.rows[self.offsets[number] : self.offsets[number + 1]]
 
-    def fill(self, lengths: np.ndarray, capacity: int) -> float:
-        """Share of all positions that hold a token."""
-        return int(lengths.sum(dtype=np.int64)) / (self.num_batches * capacity) if self.num_batches else 1.0
-
 
 def pack(lengths: Sequence[int] | np.ndarray, capacity: int) -> Packed:
     """Micro batches of at most `capacity` tokens each, all rows of `lengths` [R] placed.

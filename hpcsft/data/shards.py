@@ -58,7 +58,7 @@ class EncodedRows(NamedTuple):
 
     def table(self) -> pa.RecordBatch:
         """The rows in the columns of SCHEMA, without copying a token."""
-        first, last = self.offsets[[0, -1]]  # Arrow pads a part of a larger list with the tokens that follow it
+        first, last = self.offsets[[0, -1]]  # buffers end with the rows: Arrow writes what follows them as padding
         offsets = pa.array(self.offsets - first, pa.int32())
         columns = [
             pa.array(self.conversation),
@@ -67,9 +67,7 @@ class EncodedRows(NamedTuple):
             pa.ListArray.from_arrays(offsets, pa.array(self.labels[first:last])),
             pa.array(self.num_supervised),
         ]
-        return pa.record_batch(
-            columns, schema=SCHEMA
-        )  # buffers end with the rows: Arrow writes what follows as padding
+        return pa.record_batch(columns, schema=SCHEMA)
 
 
 class Totals(Record):
@@ -103,7 +101,7 @@ class Manifest(Record):
     """data/manifest.json: everything that preprocessing left."""
 
     fingerprint: str
-    """Digest of the parts of the spec that decide the rows."""
+    """Digest of the state of the data and of all rules that decide the rows."""
     template: str | None
     """The Jinja text that rows were made with; None for a built-in template."""
     validation_below: int
@@ -112,10 +110,6 @@ class Manifest(Record):
     shards: list[Shard]
     splits: dict[str, Totals]
     counts: dict[str, int]
-
-    def files(self, source: SourceName) -> list[Shard]:
-        """The shards of a source, in order."""
-        return [shard for shard in self.shards if shard.source == source]
 
     def total(self, split: str, field: str) -> int:
         """Sum of `field` (conversations, rows, tokens, supervised_tokens) over a split; 0 for a split that is not."""

@@ -80,16 +80,18 @@ def print_fill(lengths: np.ndarray, size: int, max_length: int) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    flat, by_row = pack(lengths, size * max_length), pack(lengths, max_length)
+    def fill(capacity: int) -> float:
+        return int(lengths.sum(dtype=np.int64)) / (pack(lengths, capacity).num_batches * capacity)
+
     fills = {
-        f"documents in one flat row of {size} x {max_length}": flat.fill(lengths, size * max_length),
-        f"documents in rows of {max_length} (TRL, LLaMA-Factory)": by_row.fill(lengths, max_length),
+        f"documents in one flat row of {size} x {max_length}": fill(size * max_length),
+        f"documents in rows of {max_length} (TRL, LLaMA-Factory)": fill(max_length),
         f"rows padded to the longest of {size}, in file order": padded_fill(lengths, size),
     }
     best = max(fills.values())
     table = Table("", "real tokens", "of the best", title=f"{len(lengths)} rows of {lengths.mean():.0f} tokens")
-    for name, fill in fills.items():
-        table.add_row(name, f"{fill:.2%}", f"{fill / best:.1%}")
+    for name, share in fills.items():
+        table.add_row(name, f"{share:.2%}", f"{share / best:.1%}")
     Console(width=120).print(table)
 
 

@@ -91,13 +91,6 @@ def test_the_same_lengths_give_the_same_batches():
     assert {column.dtype for column in pack(lengths, CAPACITY)} == {np.dtype(np.int64)}
 
 
-def test_fill_is_the_share_of_positions_that_hold_a_token():
-    lengths = np.array([512, 300, 200, 12], dtype=np.int32)
-    assert pack(lengths, 512).fill(lengths, 512) == 1.0
-    assert pack(lengths[:2], 512).fill(lengths[:2], 512) == 812 / 1024
-    assert pack(lengths[:0], 512).fill(lengths[:0], 512) == 1.0 and batches_of(pack([], 512)) == []
-
-
 @pytest.mark.parametrize("length", [513, 0])
 def test_a_row_that_fits_no_micro_batch_is_refused(length):
     with pytest.raises(ValueError, match=f"row 1 has {length} tokens, a micro batch takes 1 to 512"):

@@ -112,7 +112,6 @@ def test_a_damaged_shard_is_named(tmp_path, damage):
         assert read_manifest(tmp_path / "manifest.json") == manifest
         assert manifest.total("train", "rows") + manifest.total("validation", "rows") == 10
         assert manifest.total("test", "rows") == 0
-        assert len(manifest.files("train")) == 3 and not manifest.files("validation")
         return
     if damage == "removed":
         file.unlink()
