@@ -17,7 +17,7 @@ import pytest
 
 from hpcsft.errors import InputError
 from hpcsft.evaluate.prompts import load_prompts
-from hpcsft.inputs import InputErrors, ModelFacts, check_data, check_inputs, check_model
+from hpcsft.inputs import InputErrors, ModelFacts, check_data, check_inputs, check_model, check_template
 from hpcsft.spec import parse_spec
 from tests.conftest import build_tiny_model
 
@@ -418,3 +418,46 @@ def test_a_judge_without_its_package_is_told_too(spec_values, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(InputError, match="the package openai is not installed"):
         check_inputs(parse_spec(spec_values))
+
+
+def test_bad_rows_among_good_ones_are_left_to_the_quarantine(tmp_path):
+    file = tmp_path / "a.jsonl"
+    bad, good = '{"data": ["no answer"]}\n', '{"data": ["q", "a"]}\n'
+    file.write_text(2 * bad + good)
+    assert check_data([str(file)], "auto", "data.train") == [str(file)]
+    file.write_text(3 * bad)
+    with pytest.raises(InputError, match=r"a\.jsonl, row 1: "):
+        check_data([str(file)], "auto", "data.train")
+
+
+@pytest.mark.parametrize(("content", "text"), [(None, "No such file or directory"), (b"\xff", "not UTF-8 text")])
+def test_a_template_that_cannot_be_read(tmp_path, content, text):
+    file = tmp_path / "own.jinja"
+    if content is not None:
+        file.write_bytes(content)
+    with pytest.raises(InputError, match=rf"data\.template: .*own\.jinja: cannot be read: {text}"):
+        check_template(str(file), str(tmp_path))
+    file.write_text("{{ messages }}")
+    check_template(str(file), str(tmp_path))
+
+
+def test_a_model_without_a_chat_template_of_its_own(tmp_path):
+    """Told on the login node; wherever transformers may keep one counts."""
+
+    def refused() -> None:
+        with pytest.raises(InputError, match=r"data\.template: .*: the tokenizer has no chat template") as error:
+            check_template("tokenizer", str(tmp_path))
+        assert "user_assistant, chatml or a Jinja file" in error.value.hint
+
+    config = tmp_path / "tokenizer_config.json"
+    refused()
+    for text in ("{}", "[]", "{", '{"chat_template": null}'):
+        config.write_text(text)
+        refused()
+    config.write_text('{"chat_template": "{{ messages }}"}')
+    check_template("tokenizer", str(tmp_path))
+    config.unlink()
+    (tmp_path / "chat_template.jinja").touch()
+    check_template("tokenizer", str(tmp_path))
+    for name in ("user_assistant", "chatml"):
+        check_template(name, str(tmp_path / "none"))

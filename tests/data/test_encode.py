@@ -349,3 +349,11 @@ def test_rows_of_answers_that_cannot_fit_are_not_even_tried(tokenizer, monkeypat
     rows, told = encode(made, [turns_of(["a", "b"] * 500)])
     assert len(rendered) < len(rows) + 3 < 20
     assert told.counts["rows_without_loss"] == 500 - len(rows)
+
+
+def test_the_first_position_of_a_row_is_never_learnt(tokenizer):
+    """With a template that writes nothing before an answer: no position predicts the first one."""
+    answer = "{% if m.role == 'assistant' %}{{ m.content }}{{ eos_token }}{% endif %}"
+    source = "{% for m in messages %}" + answer + "{% endfor %}"
+    (row,) = rows_of(encoder_of(tokenizer, "own.jinja", source), [["a question", "an answer"]])
+    assert row.labels == [MASKED, *row.input_ids[1:]]
