@@ -131,7 +131,7 @@ def test_a_stage_that_fails_stops_the_run_with_its_message(spec: Path) -> None:
                   cwd=spec.parent, timeout_s=TIMEOUT_S)  # fmt: skip
     assert done.returncode == 100
     assert "preprocess: failed" in done.stdout and "no training row is left" in done.stdout
-    run = RunDir(next(spec.parent.glob("runs/*")))
+    run = RunDir(next(spec.parent.glob("runs/tiny-*")))
     assert [stage["state"] for stage in monitor(run)[1]["stages"]] == ["failed"] + ["cancelled"] * 4
 
 

@@ -184,3 +184,11 @@ def test_an_error_while_encoding_is_not_swallowed(makers, conversations, monkeyp
 def test_a_template_that_the_tokenizer_cannot_serve_is_told(tiny_model):
     with pytest.raises(StageError, match=r"data\.template: .*chat template"):
         RowMaker.of(parse_spec({"model": {"path": str(tiny_model)}, "data": {"train": ["x"], "template": "tokenizer"}}))
+
+
+@pytest.mark.parametrize("bound", ["CHUNK_CONVERSATIONS", "CHUNK_CHARACTERS", "CHUNK_PREFIXES"])
+def test_a_chunk_is_bounded_in_every_way_that_costs_memory(makers, conversations, monkeypatch, bound):
+    rows = [{"data": conversations[number] * 3} for number in range(30)]
+    assert len(list(makers[0].make(enumerate(raw_rows(rows))))) == 1
+    monkeypatch.setattr(making, bound, 1)
+    assert len(list(makers[0].make(enumerate(raw_rows(rows))))) == 30
