@@ -93,9 +93,13 @@ class Source:
             if number in drawn:
                 yield number, row
         self._open = numbers.stop, rows
-        for file, state in self.states.items():
-            if state_of(file) != state:
-                raise InputError(f"{file}: changed while it was read", "run preprocessing again when it is complete")
+        begin = 0
+        for file in self.files:
+            read = max(begin, numbers.start) < min(begin + file.rows, numbers.stop)
+            if read and state_of(file.file) != self.states[file.file]:
+                hint = "run preprocessing again when it is complete"
+                raise InputError(f"{file.file}: changed while it was read", hint)
+            begin += file.rows
 
     def _read(self, start: int) -> Iterator[RawRow]:
         for file in self.files:

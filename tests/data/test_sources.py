@@ -123,6 +123,17 @@ def test_a_file_that_changes_while_it_is_read_is_told(files, number):
         numbers_of(source)
 
 
+def test_a_shard_looks_again_at_its_own_files_only(files, monkeypatch):
+    """On a shared filesystem a look costs a millisecond, and there may be thousands of files."""
+    (source,) = found(files)
+    looked: list[str] = []
+    monkeypatch.setattr(sources, "state_of", lambda file: looked.append(file) or source.states[file])
+    for shard, expected in ((0, files[:1]), (4, files[:2]), (5, files[1:2]), (7, [files[1], files[3]])):
+        looked.clear()
+        list(source.rows(shard))
+        assert looked == expected
+
+
 def test_the_fingerprint_tells_what_decides_the_rows(files, tmp_path):
     def fingerprint(files: list[str] = files, **changes: Any) -> str:
         return found(files, **changes)[0].fingerprint
