@@ -13,6 +13,7 @@ from hpcsft.errors import EXIT_INVALID, EXIT_OK, report_errors
 USAGE = """usage: hpcsft VERB ...   (hpcsft VERB --help tells more)
 
   preview SPEC.json  see what the first rows of the data become
+  plan SPEC.json     see what it will cost: memory, GPU-hours, disk
   submit SPEC.json   turn a spec into jobs
   monitor RUN_DIR    see how a run goes
   logs RUN_DIR       read its logs
@@ -20,7 +21,7 @@ USAGE = """usage: hpcsft VERB ...   (hpcsft VERB --help tells more)
   resume RUN_DIR     submit again what failed
   schema [--table]   the JSON schema of a spec, or its fields as a Markdown table"""
 
-VERBS = ("preview", "submit", "monitor", "logs", "cancel", "resume")
+VERBS = ("preview", "plan", "submit", "monitor", "logs", "cancel", "resume")
 
 
 def main(argv: list[str] | None = None) -> int:

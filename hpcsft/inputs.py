@@ -20,11 +20,13 @@ from hpcsft.data.hub import PREFIX
 from hpcsft.data.readers import read_rows
 from hpcsft.errors import HpcsftError, InputError
 from hpcsft.evaluate.prompts import load_prompts
+from hpcsft.model_shape import ModelShape
 from hpcsft.plan import STAGES
 from hpcsft.records import Record
 from hpcsft.spec import ExperimentSpec
 from hpcsft.spec.data import TEMPLATES
 from hpcsft.spec.evaluate import JudgeSpec
+from hpcsft.train.trackers import how_to_install, missing_packages
 
 FIRST_ROWS = 20
 """Rows of a file that are looked at for a conversation."""
@@ -35,7 +37,9 @@ class ModelFacts(Record):
 
     architecture: str
     num_parameters: int | None
-    """From the safetensors headers; None where the weights are of another kind."""
+    """From the safetensors headers, or for weights of another kind from the shape; None where that is not known."""
+    shape: ModelShape | None = None
+    """From config.json; None for a model of another kind than Llama's."""
 
 
 class InputFacts(Record):
@@ -69,6 +73,8 @@ def check_inputs(spec: ExperimentSpec, stages: Collection[str] = STAGES) -> Inpu
         attempt(check_data, [pattern], spec.data.format, "data.validation")
     attempt(check_template, spec.data.template, spec.model.path)
     prompts = attempt(load_prompts, spec.evaluate.prompts) if spec.evaluate else []
+    if "train" in stages:
+        attempt(check_trackers, spec.train.trackers)
     if spec.evaluate and "judge" in stages:
         attempt(check_judge, spec.evaluate.judge)
     if spec.evaluate and spec.evaluate.judge.kind == "local":
@@ -103,6 +109,12 @@ def _has_chat_template(folder: Path) -> bool:
         config = {}
     kept_apart = any((folder / name).exists() for name in ("chat_template.jinja", "chat_template.json"))
     return kept_apart or (isinstance(config, dict) and bool(config.get("chat_template"))) or not folder.is_dir()
+
+
+def check_trackers(trackers: list[str]) -> None:
+    """The packages of the trackers, or InputError: training would end where it begins."""
+    if missing := missing_packages(trackers):
+        raise InputError(f"train.trackers: not installed: {', '.join(missing)}", how_to_install(missing))
 
 
 def check_judge(judge: JudgeSpec) -> None:
@@ -147,9 +159,12 @@ def check_model(path: str, where: str) -> ModelFacts:
     architectures = config.get("architectures")
     known = isinstance(architectures, list) and architectures
     safetensors = [f for f in weights if f.suffix == ".safetensors" and not f.name.startswith("consolidated")]
+    shape = ModelShape.from_config(config)
+    computed = shape.num_parameters if shape else None
     return ModelFacts(
         architecture=str(architectures[0] if known else config.get("model_type", "unknown")),
-        num_parameters=_count_parameters(safetensors, where) if safetensors else None,
+        num_parameters=_count_parameters(safetensors, where) if safetensors else computed,
+        shape=shape,
     )
 
 

@@ -6,6 +6,7 @@ Everything here is pure. Estimates that need facts about the model are in `estim
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
 from pydantic import Field
 
@@ -109,7 +110,15 @@ def make_plan(spec: ExperimentSpec) -> Plan:
     batch = _batch(spec, train.world_size, problems)
     if problems or batch is None:
         raise SpecError(spec.name, problems)
-    return Plan(name=spec.name, digest=spec.digest(), stages=stages, batch=batch)
+    return Plan(name=spec.name, digest=spec.digest(), stages=stages, batch=batch, warnings=list(_warnings(spec)))
+
+
+def _warnings(spec: ExperimentSpec) -> Iterator[str]:
+    if not spec.train.master_weights:
+        yield (
+            "train.master_weights is false: at a learning rate of 1e-5 a step of bfloat16 AdamW leaves about 98% of "
+            "the weights as they were; this is for repeating a project that trained so, and for nothing else"
+        )
 
 
 def split_batch(global_batch_size: int, micro_batch_size: int, world_size: int) -> int:

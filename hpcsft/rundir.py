@@ -27,6 +27,8 @@ class RunDir:
         self.heartbeat = self.path / "heartbeat"
         self.metrics = self.path / "metrics.jsonl"
         self.validation = self.path / "validation.jsonl"
+        self.tensorboard = self.path / "tensorboard"
+        self.wandb = self.path / "wandb"
         self.code = self.path / "code"
         self.status = self.path / "status"
         self.logs = self.path / "logs"

@@ -20,6 +20,7 @@ from hpcsft.evaluate.prompts import load_prompts
 from hpcsft.inputs import InputErrors, ModelFacts, check_data, check_inputs, check_model, check_template
 from hpcsft.spec import parse_spec
 from tests.conftest import build_tiny_model
+from tests.estimate.models import LLAMA_7B, LLAMA_7B_PARAMETERS
 
 ROW = {"id": "1", "data": ["What is cytology?", "The study of cells."]}
 
@@ -67,9 +68,20 @@ def test_a_config_without_architectures_tells_its_type(model):
     assert check_model(str(model), "model.path").architecture == "llama"
 
 
-def test_weights_of_another_kind_have_no_known_size(model):
+def test_weights_of_another_kind_are_counted_from_the_config_if_it_tells(model):
     (model / "model.safetensors").rename(model / "pytorch_model.bin")
-    assert check_model(str(model), "model.path").num_parameters is None
+    assert check_model(str(model), "model.path") == ModelFacts(architecture="LlamaForCausalLM", num_parameters=None)
+    (model / "config.json").write_text(json.dumps(LLAMA_7B))
+    facts = check_model(str(model), "model.path")
+    assert facts.num_parameters == LLAMA_7B_PARAMETERS
+    assert facts.shape and facts.shape.vocab_size == 32000
+
+
+def test_weights_that_tell_their_size_are_believed(model):
+    (model / "config.json").write_text(json.dumps(LLAMA_7B))
+    facts = check_model(str(model), "model.path")
+    assert facts.num_parameters == 11
+    assert facts.shape and facts.shape.num_layers == 32
 
 
 @pytest.mark.parametrize("tied", [True, False])
@@ -418,6 +430,15 @@ def test_a_judge_without_its_package_is_told_too(spec_values, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(InputError, match="the package openai is not installed"):
         check_inputs(parse_spec(spec_values))
+
+
+def test_a_tracker_that_is_not_installed_is_told_before_anything_is_queued(spec_values, monkeypatch):
+    spec_values["train"]["trackers"] = ["wandb", "tensorboard"]
+    spec = parse_spec(spec_values)
+    check_inputs(spec)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(InputError, match=r"train\.trackers: not installed: wandb, tensorboard"):
+        check_inputs(spec, ["train"])
 
 
 def test_bad_rows_among_good_ones_are_left_to_the_quarantine(tmp_path):

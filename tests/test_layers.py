@@ -32,9 +32,11 @@ HEAVY = {
     "pyarrow",
     "safetensors",
     "scipy",
+    "tensorboard",
     "tokenizers",
     "torch",
     "transformers",
+    "wandb",
 }
 """What no command on a login node may load."""
 
@@ -59,8 +61,14 @@ RULES = {
     "hpcsft.spec": Rule("errors spec", "pydantic pydantic_core"),
     "hpcsft.rundir": Rule("errors records spec"),
     "hpcsft.plan": Rule("errors records spec rundir", "pydantic"),
-    "hpcsft.estimate": Rule(LOW),
-    "hpcsft.inputs": Rule(f"{LOW} plan data.files data.formats data.hub data.readers evaluate.prompts"),
+    "hpcsft.model_shape": Rule("records"),  # this and the next two are pure
+    "hpcsft.flops": Rule("model_shape"),
+    "hpcsft.gpus": Rule(),
+    "hpcsft.estimate": Rule(f"{LOW} model_shape flops gpus inputs estimate"),
+    "hpcsft.estimate.text": Rule("estimate.memory", "rich"),
+    "hpcsft.inputs": Rule(
+        f"{LOW} model_shape data.files data.formats data.hub data.readers evaluate.prompts train.trackers"
+    ),
     "hpcsft.attempt": Rule(f"{LOW} attempt slurm_client"),
     "hpcsft.attempt.causes": Rule("errors"),  # pure
     "hpcsft.attempt.watchdog": Rule(),  # a script of its own
@@ -99,15 +107,24 @@ RULES = {
     "hpcsft.data.order": Rule("data.hashing data.packing", "numpy"),
     "hpcsft.data.shards": Rule("errors records data.quarantine", "numpy pyarrow"),
     "hpcsft.data.splits": Rule("data.hashing data.shards", "numpy pyarrow"),
-    "hpcsft.data.batches": Rule("data.shards data.splits", "numpy torch"),
+    "hpcsft.data.batches": Rule("data.shards data.splits", "numpy pyarrow torch"),
     "hpcsft.data.audit": Rule(f"{LOW} data", "numpy", later="data.batches"),
+    "hpcsft.data.amount": Rule(f"{LOW} estimate.work data", "numpy"),
     "hpcsft.data.figures": Rule("spec data.hashing data.packing", "numpy"),
     "hpcsft.data.readable": Rule("data.shards"),
     "hpcsft.data.preview_text": Rule("data.readable", "rich"),
-    "hpcsft.models": Rule(f"{LOW} stage models", "safetensors torch transformers", later="deepspeed"),
-    "hpcsft.train": Rule(f"{LOW} attempt slurm_client stage data models train", "deepspeed numpy torch transformers"),
+    "hpcsft.models": Rule(f"{LOW} stage data.batches models", "safetensors torch transformers", later="deepspeed"),
+    "hpcsft.models.cross_entropy": Rule("", "torch", later="cut_cross_entropy liger_kernel"),
+    "hpcsft.models.attention": Rule("", "torch transformers"),
+    "hpcsft.train": Rule(
+        f"{LOW} attempt slurm_client stage flops gpus model_shape data models train",
+        "deepspeed numpy torch transformers",
+    ),
     "hpcsft.train.deepspeed_config": Rule("spec"),  # pure: the dry run shows it
-    "hpcsft.train.metrics": Rule("records rundir"),
+    "hpcsft.train.metrics": Rule("records rundir train.trackers"),
+    "hpcsft.train.trackers": Rule("errors rundir attempt.heartbeat"),
+    "hpcsft.train.tracker_process": Rule("rundir train.tracker_kinds train.trackers"),
+    "hpcsft.train.tracker_kinds": Rule("records rundir train.trackers", later="tensorboard wandb"),
     "hpcsft.train.commit": Rule("records rundir attempt.fence", "pydantic"),
     "hpcsft.evaluate": Rule(f"{LOW} stage data models evaluate", "torch transformers"),
     "hpcsft.evaluate.prompts": Rule("errors records data.formats"),  # this and the next four are light
@@ -123,13 +140,13 @@ RULES = {
     ),
     "jobs": Rule("stage", later="data models train evaluate report"),
     "launch": Rule(f"{LOW} estimate inputs cluster monitor", later="rich"),
+    "launch.plan": Rule(f"{LOW} estimate inputs gpus", later="rich data.amount models.tokenizer"),
     "launch.preview": Rule(f"{LOW} inputs cluster", later="rich data models.tokenizer"),
 }
 """Row of a module: the longest prefix of its name."""
 
-LOGIN_NODE = "launch " + " ".join(
-    f"hpcsft.{name}" for name in f"{LOW} slurm_client attempt estimate inputs cluster monitor console".split()
-)
+ON_LOGIN_NODE = f"{LOW} model_shape flops gpus slurm_client attempt estimate inputs cluster monitor console"
+LOGIN_NODE = "launch " + " ".join(f"hpcsft.{name}" for name in ON_LOGIN_NODE.split())
 """What runs on a login node."""
 
 

@@ -53,6 +53,8 @@ def test_the_layout_is_the_contracts(tmp_path):
         "heartbeat": "heartbeat",
         "metrics": "metrics.jsonl",
         "validation": "validation.jsonl",
+        "tensorboard": "tensorboard",
+        "wandb": "wandb",
         "code": "code",
         "status": "status",
         "logs": "logs",

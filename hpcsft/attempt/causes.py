@@ -111,11 +111,14 @@ class Verdict(NamedTuple):
     hint: str | None
 
 
-def judge_end(rows: Sequence[Mapping[str, Any]], cause: str, told: str | None, retries: Mapping[str, int]) -> Verdict:
+def judge_end(
+    rows: Sequence[Mapping[str, Any]], cause: str, told: str | None, retries: Mapping[str, int], halvings: int = 0
+) -> Verdict:
     """May the task be tried again? `rows` are the journal's of one submission, with the row `end` of this attempt.
 
     `told` is what a rank said about its failure. A cause beyond its budget and `retries["no_progress"]` attempts in a
-    row that kept nothing new end the run.
+    row that kept nothing new end the run. What ran out of memory would do so again, were it not for `halvings`: so
+    often the micro batch can be halved.
     """
     kind = CAUSES[cause]
     ends = [row for row in rows if row["event"] == "end"]
@@ -128,11 +131,11 @@ def judge_end(rows: Sequence[Mapping[str, Any]], cause: str, told: str | None, r
         message = f"{stuck} attempts in a row ended before anything new was saved; the last one: {because}"
         return Verdict(False, message, "save more often (train.checkpoint), or raise cluster.retries.no_progress")
     used = sum(count for name, count in Counter(row["cause"] for row in ends).items() if _shares(name, kind.budget))
-    if used > retries[kind.budget]:
-        times = f"{used} time{'s' if used > 1 else ''}"
-        return Verdict(
-            False, f"{because} ({times}; cluster.retries.{kind.budget} is {retries[kind.budget]})", kind.hint
-        )
+    limit, limited_by = retries[kind.budget], f"cluster.retries.{kind.budget} is {retries[kind.budget]}"
+    if cause == "out_of_memory" and halvings < limit:
+        limit, limited_by = halvings, "no smaller micro batch can be tried"
+    if used > limit:
+        return Verdict(False, f"{because} ({used} time{'s' if used > 1 else ''}; {limited_by})", kind.hint)
     return Verdict(True, because, None)
 
 
@@ -141,10 +144,10 @@ def _shares(cause: str, budget: str) -> bool:
 
 
 def attempts_without_progress(ends: Sequence[Mapping[str, Any]]) -> int:
-    """How many of the last attempts in a row kept nothing new."""
+    """How many of the last attempts in a row kept nothing new. One that ran out of memory does not count."""
     count = 0
     for row in reversed(ends):
         if row["progressed"]:
             break
-        count += 1
+        count += row["cause"] != "out_of_memory"
     return count

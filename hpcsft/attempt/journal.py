@@ -1,10 +1,10 @@
 """attempts/STAGE[-INDEX].jsonl: everything that befell one task, one line per event.
 
-start     an attempt began                    resumed   training goes on from `step`; `lost_steps` are done again
-notice    a signal came                       saved     a checkpoint of `step` was published
-stopped   it stopped with everything kept     failed    a rank said why it cannot go on
-end       why the attempt ended, and whether it had kept anything new
-done      the task is done
+start        an attempt began                    resumed   training goes on from `step`; `lost_steps` are done again
+notice       a signal came                       saved     a checkpoint of `step` was published
+stopped      it stopped with everything kept     failed    a rank said why it cannot go on
+micro_batch  each is computed in `parts`         end       why the attempt ended, and whether it had kept anything new
+done         the task is done
 """
 
 from __future__ import annotations

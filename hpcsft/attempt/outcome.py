@@ -64,9 +64,17 @@ class Outcome:
         with contextlib.suppress(OSError):  # a full disk must not keep the job from going on
             self.journal.append(end)
         spec = ExperimentSpec.model_validate(read_json(self.run.spec))
-        verdict = judge_end([*earlier, end], cause, told, spec.cluster.retries.model_dump())
+        said_so = failed is not None and failed["cause"] == "out_of_memory"
+        halvings = self._halvings(spec.train.micro_batch_size, said_so)
+        verdict = judge_end([*earlier, end], cause, told, spec.cluster.retries.model_dump(), halvings)
         hint = failed.get("hint") if failed and cause == failed["cause"] else None
         return verdict._replace(hint=hint or verdict.hint)
+
+    def _halvings(self, micro_batch_size: int, rank_said_so: bool) -> int:
+        """How often the micro batch of training can be halved. With GPUs that does not help where the kernel has ended
+        a rank: it is the host's memory then."""
+        helps = self.stage.name == "train" and (rank_said_so or not self.stage.gpus_per_node)
+        return micro_batch_size.bit_length() - 1 if helps else 0
 
     def _progressed(self, rows: Sequence[Row]) -> bool:
         """Has the attempt kept anything for good: a checkpoint beyond the one it came from, or finished items?"""

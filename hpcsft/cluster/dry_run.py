@@ -6,7 +6,8 @@ import json
 from typing import Any
 
 from hpcsft.cluster import slurm
-from hpcsft.estimate import GIB, estimate_memory, gpu_hours_limit
+from hpcsft.estimate import gpu_hours_limit
+from hpcsft.estimate.memory import GB, PARTS, rank_memory
 from hpcsft.inputs import InputFacts
 from hpcsft.plan import Plan, StagePlan
 from hpcsft.rundir import RunDir
@@ -21,8 +22,7 @@ def dry_run(spec: ExperimentSpec, plan: Plan, facts: InputFacts, kind: str, stag
     run = RunDir(spec.run_path)
     memory = None
     if facts.model.num_parameters:
-        estimate = estimate_memory(spec, train.world_size, facts.model.num_parameters)
-        memory = {**estimate.model_dump(), "states_bytes": estimate.states_bytes}
+        memory = rank_memory(spec, train.world_size, facts.model.num_parameters, facts.model.shape).document()
     return {
         "run_dir": str(run.path),
         "cluster": kind,
@@ -59,13 +59,14 @@ def dry_run_text(document: dict[str, Any]) -> str:
         f"tokens per step  at most {batch['tokens_per_step']:,}",
     ]
     if memory:
-        parts = ", ".join(
-            f"{part} {memory[f'{part}_bytes'] / GIB:.2f}" for part in ("parameters", "gradients", "optimizer")
-        )
-        lines.append(
-            f"memory per rank  {memory['states_bytes'] / GIB:.2f} GiB of model states ({parts}); activations on top"
-        )
-        lines.append(f"a checkpoint     {memory['checkpoint_bytes'] / GIB:.2f} GiB")
+        more = "" if memory["activations_bytes"] is not None else ", and activations on top"
+        lines.append(f"memory per rank  about {memory['total_bytes'] / GB:.2f} GB{more}")
+        lines += [
+            f"                 {memory[f'{part}_bytes'] / GB:8.2f} {words}"
+            for part, words in PARTS.items()
+            if memory[f"{part}_bytes"]
+        ]
+        lines.append(f"a checkpoint     {memory['checkpoint_bytes'] / GB:.2f} GB")
     lines.append(f"GPU-hours        at most {document['gpu_hours_limit']:,.1f}, if every job ran to its time limit")
     if document["untried_template"]:
         lines.append("chat template    in Jinja, not tried here: hpcsft preview SPEC.json does, on the first rows")

@@ -16,6 +16,17 @@ MicroBatch = np.ndarray
 """int64: the rows that are computed together; empty only to fill up the last step of an epoch."""
 
 
+def divide(rows: MicroBatch, lengths: np.ndarray, parts: int) -> list[MicroBatch]:
+    """A micro batch as `parts` smaller ones of about as many tokens each; some are empty if there are too few rows."""
+    divided: list[list[int]] = [[] for _ in range(parts)]
+    tokens = [0] * parts
+    for row in sorted(rows.tolist(), key=lambda row: -lengths[row]):
+        least = tokens.index(min(tokens))
+        divided[least].append(row)
+        tokens[least] += lengths[row]
+    return [np.array(part, dtype=np.int64) for part in divided]
+
+
 class TrainingOrder:
     """The micro batches of every optimizer step.
 

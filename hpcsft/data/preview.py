@@ -52,7 +52,7 @@ def _not_applied(spec: ExperimentSpec) -> list[str]:
 def _look(
     maker: RowMaker, spec: ExperimentSpec, name: str, files: list[str], num_shown: int, num_read: int
 ) -> dict[str, Any]:
-    first = list(_first_rows(files, num_read))
+    first = list(first_rows(files, num_read))
     if not first:
         raise InputError(f"data.{name}: not a single row in {files[0]}", "expected one conversation per row")
     made = list(maker.make(enumerate(first)))
@@ -81,7 +81,7 @@ def _look(
     }
 
 
-def _first_rows(files: list[str], most: int) -> Iterator[RawRow]:
+def first_rows(files: list[str], most: int) -> Iterator[RawRow]:
     """At most `most` rows, as many of each file, so that each is looked at."""
     of_each = -(-most // len(files))
     rows = itertools.chain.from_iterable(itertools.islice(read_rows([file]), of_each) for file in files)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import importlib.util
-
 import torch
 from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, PreTrainedModel
 from transformers.utils.logging import disable_progress_bar
 
 from hpcsft.errors import InputError
+from hpcsft.models.attention import attend_by_row, choose_attention
+from hpcsft.models.heads import install_loss_head
 from hpcsft.models.tokenizer import check_folder, first_line
 
 disable_progress_bar()  # its control characters fill log files
@@ -38,14 +38,14 @@ def load_model(path: str, dtype: str = "bfloat16", attention: str = "auto") -> P
     return model
 
 
+def load_for_training(path: str, dtype: str, attention: str) -> PreTrainedModel:
+    """The same for `models.loss.supervised_loss`: attention within rows, loss instead of logits."""
+    model = load_model(path, dtype, choose_attention(attention, dtype, training=True))
+    attend_by_row(model)
+    install_loss_head(model)
+    return model.train()
+
+
 def pick_device() -> torch.device:
     """The GPU of this task if there is one, else the CPU."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
-def choose_attention(attention: str, dtype: str = "bfloat16") -> str:
-    """The attention implementation for `model.attention` on this machine; flash attention knows no float32."""
-    if attention != "auto":
-        return attention
-    flash = dtype == "bfloat16" and torch.cuda.is_available() and importlib.util.find_spec("flash_attn") is not None
-    return "flash_attention_2" if flash else "sdpa"

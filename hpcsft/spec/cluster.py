@@ -114,8 +114,8 @@ class RetriesSpec(Section):
     rank_failure: Count = 3
     """Processes that died or lost another one, while Slurm knew of nothing."""
 
-    out_of_memory: Count = 0
-    """Ends for lack of memory: usually the next attempt lacks it too."""
+    out_of_memory: Count = 5
+    """Ends of training for lack of memory, each of which halves the micro batch; never more than it can be halved."""
 
     hang: Count = 3
     """Attempts that the watchdog ended."""

@@ -46,7 +46,12 @@ class ExperimentSpec(Section):
 
     @model_validator(mode="after")
     def _sections_fit(self) -> ExperimentSpec:
-        problems = [*self._missing_checkpoints(), *self._unfit_offload(), *self._unfit_reference()]
+        problems = [
+            *self._missing_checkpoints(),
+            *self._unfit_offload(),
+            *self._unfit_master_weights(),
+            *self._unfit_reference(),
+        ]
         if problems:
             raise ValueError("\n".join(problems))
         return self
@@ -62,6 +67,14 @@ class ExperimentSpec(Section):
             yield "train.offload: 'all' needs zero_stage 3; 'optimizer' works with 1, 2 and 3"
         if self.train.offload == "optimizer" and self.train.zero_stage == 0:
             yield "train.offload: 'optimizer' needs zero_stage 1, 2 or 3"
+
+    def _unfit_master_weights(self) -> Iterator[str]:
+        if self.train.master_weights:
+            return
+        if self.model.dtype != "bfloat16":
+            yield "train.master_weights: false is for model.dtype bfloat16; float32 weights are their own masters"
+        if self.train.zero_stage == 0 or self.train.offload != "none":
+            yield "train.master_weights: false needs zero_stage 1, 2 or 3 and offload none"
 
     def _unfit_reference(self) -> Iterator[str]:
         wanted = {"template": "user_assistant", "mask": "all_turns"}

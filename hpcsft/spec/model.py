@@ -16,8 +16,9 @@ class ModelSpec(Section):
     dtype: Literal["bfloat16", "float32"] = "bfloat16"
     """Type of the parameters in forward and backward. With bfloat16 the optimizer keeps float32 master weights."""
 
-    attention: Literal["auto", "sdpa", "eager", "flash_attention_2"] = "auto"
-    """Attention implementation; auto takes flash_attention_2 where it is installed and there is a GPU, else sdpa."""
+    attention: Literal["auto", "sdpa", "eager", "flash_attention_2", "flex_attention"] = "auto"
+    """Attention implementation; auto takes flash_attention_2 where it is installed and there is a GPU, else for training
+    on a GPU flex_attention, and sdpa on CPUs. In training sdpa goes row by row."""
 
     gradient_checkpointing: bool = True
     """Recompute activations in the backward pass: about a third more time for far less memory."""

@@ -24,6 +24,7 @@ from hpcsft.train import commit, universal
 from hpcsft.train.commit import Complete
 from hpcsft.train.distributed import Ranks
 from hpcsft.train.host_memory import fits
+from hpcsft.train.nonfinite import has_finite_states
 from hpcsft.train.randomness import random_states, restore_random_states, seed_anew
 from hpcsft.train.snapshot import SnapshotEngine, snapshot_bytes
 
@@ -73,7 +74,15 @@ class Checkpointer:
             self._tell(f"no room for a copy of {here / 2**30:.1f} GiB on every host: checkpoints hold training up")
 
     def save(self, step: int, background: bool) -> None:
-        """Save the states after `step` optimizer steps; in the background, or published when this returns."""
+        """Save the states after `step` optimizer steps; in the background, or published when this returns.
+
+        Raises StageError on all ranks if they are not finite.
+        """
+        if not self.ranks.all_agree(has_finite_states(self.engine)):
+            raise StageError(
+                f"after step {step} the weights are not finite; nothing of them was saved",
+                "the checkpoint before is whole; a lower learning rate, warm-up or float32 usually cures it",
+            )
         if self.pending:
             self.publish()
         self._began_s = time.monotonic()

@@ -15,32 +15,41 @@ UNCONVERTIBLE = {
 """Settings of `train.deepspeed.zero_optimization` with which ZeRO 1 and 2 are bound to their number of ranks."""
 
 
-def deepspeed_config(spec: ExperimentSpec, accumulation_steps: int, on_gpu: bool) -> dict[str, Any]:
-    """The configuration for deepspeed.initialize, with `train.deepspeed` merged over what follows from the spec."""
+def deepspeed_config(spec: ExperimentSpec, accumulation_steps: int, on_gpu: bool, parts: int = 1) -> dict[str, Any]:
+    """The configuration for deepspeed.initialize, with `train.deepspeed` merged over what follows from the spec.
+
+    Micro batches may be computed in `parts`, each as DeepSpeed's micro batch: see `train/micro_batch.py`.
+    """
     train = spec.train
     optimizer: dict[str, Any] = {
         "lr": train.learning_rate,
         "betas": [0.9, 0.999],
         "eps": 1e-8,
         "weight_decay": train.weight_decay,
+        "torch_adam": True,  # DeepSpeed's own would be compiled on the node at the first start
     }
-    optimizer["torch_adam"] = True  # DeepSpeed's own would be compiled on the node at the first start
-    if on_gpu and train.offload == "none":
+    if train.master_weights:  # without them it is the reference project's optimizer, rounding after every operation
         optimizer["fused"] = True
+    micro_batch_size = max(1, train.micro_batch_size // parts)
+    world_size = train.global_batch_size // (train.micro_batch_size * accumulation_steps)
     zero: dict[str, Any] = {"stage": train.zero_stage}
     if train.offload in ("optimizer", "all"):
         zero["offload_optimizer"] = {"device": "cpu", "pin_memory": on_gpu}
     if train.offload == "all":
         zero["offload_param"] = {"device": "cpu", "pin_memory": on_gpu}
+    bf16: dict[str, Any] = {"enabled": spec.model.dtype == "bfloat16"}
+    if not train.master_weights:
+        bf16 |= {"bf16_master_weights_and_grads": True, "bf16_optimizer_states": True}
     config: dict[str, Any] = {
-        "train_batch_size": train.global_batch_size,
-        "train_micro_batch_size_per_gpu": train.micro_batch_size,
-        "gradient_accumulation_steps": accumulation_steps,
+        "train_batch_size": micro_batch_size * accumulation_steps * parts * world_size,
+        "train_micro_batch_size_per_gpu": micro_batch_size,
+        "gradient_accumulation_steps": accumulation_steps * parts,
         "gradient_clipping": train.max_grad_norm,
         "optimizer": {"type": "AdamW", "params": optimizer},
-        "bf16": {"enabled": spec.model.dtype == "bfloat16"},
+        "bf16": bf16,
         "zero_optimization": zero,
         "steps_per_print": NEVER_PRINT,
+        "timers": {"throughput": {"enabled": False}},  # it would wait for the GPU in every step
     }
     if train.offload != "none":
         config["zero_force_ds_cpu_optimizer"] = False

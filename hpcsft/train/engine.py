@@ -7,24 +7,25 @@ from typing import Any
 import deepspeed
 import transformers
 
-from hpcsft.models.load import load_model
+from hpcsft.models.load import load_for_training
 from hpcsft.spec import ExperimentSpec
-from hpcsft.train.deepspeed_config import deepspeed_config
 from hpcsft.train.distributed import Ranks
 from hpcsft.train.randomness import seed_anew
 
 
-def build_engine(spec: ExperimentSpec, ranks: Ranks, accumulation_steps: int, total_steps: int, on_gpu: bool) -> Any:
-    """The engine that all ranks train with; every rank's random numbers start from the seed and its rank."""
+def build_engine(spec: ExperimentSpec, ranks: Ranks, config: dict[str, Any], total_steps: int) -> Any:
+    """The engine that all ranks train with; every rank's random numbers start from the seed and its rank.
+
+    `config` is DeepSpeed's, as `deepspeed_config` makes it.
+    """
     seed_anew(spec.seed + ranks.rank)
-    model = load_model(spec.model.path, spec.model.dtype, spec.model.attention)
+    model = load_for_training(spec.model.path, spec.model.dtype, spec.model.attention)
     if spec.model.gradient_checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
-    model.train()
     engine, *_ = deepspeed.initialize(
         model=model,
         model_parameters=[parameter for parameter in model.parameters() if parameter.requires_grad],
-        config=deepspeed_config(spec, accumulation_steps, on_gpu),
+        config=config,
         lr_scheduler=lambda optimizer: transformers.get_scheduler(
             "constant_with_warmup" if spec.train.scheduler == "constant" else spec.train.scheduler,
             optimizer,
@@ -33,4 +34,14 @@ def build_engine(spec: ExperimentSpec, ranks: Ranks, accumulation_steps: int, to
         ),
         dist_init_required=False,
     )
+    if spec.train.zero_stage == 0 and spec.model.dtype == "bfloat16":
+        _start_anew(engine.optimizer)
     return engine
+
+
+def _start_anew(optimizer: Any) -> None:
+    """Undo the step with which DeepSpeed 0.19 makes room for Adam's moments without ZeRO: it is counted, and decays."""
+    for masters, weights in zip(optimizer.fp32_groups, optimizer.fp16_groups, strict=True):
+        for master, weight in zip(masters, weights, strict=True):
+            master.data.copy_(weight)
+            optimizer.optimizer.state[master]["step"].zero_()

@@ -70,7 +70,7 @@ class EpochEnd:
         for round_ in range(order.steps_per_epoch):
             self.heartbeat.beat("validate", step)
             for rows in self.ranks.share(order.step(round_)):
-                loss_sum += supervised_loss(self.engine, *self.held_out.batch(rows).to(self.ranks.device)).item()
+                loss_sum += supervised_loss(self.engine, self.held_out.batch(rows).to(self.ranks.device)).item()
             if asked_to_stop():
                 return None
         self.engine.train()

@@ -1,8 +1,4 @@
-"""The stage `train`: rows -> steps -> a validation loss and an export per epoch.
-
-Shapes are those of `data/batches.py`. The loss of an optimizer step is the mean over the supervised tokens of the whole
-global batch: every rank knows the whole order of the rows, so that count needs no communication.
-"""
+"""The stage `train`: rows -> steps -> a validation loss and an export per epoch."""
 
 from __future__ import annotations
 
@@ -20,14 +16,18 @@ from hpcsft.data.batches import RowStore
 from hpcsft.data.order import TrainingOrder
 from hpcsft.data.shards import read_manifest
 from hpcsft.errors import Fenced, StageError, Stopped
-from hpcsft.models.loss import supervised_loss
 from hpcsft.plan import split_batch
 from hpcsft.stage import StageContext, require
 from hpcsft.train.checkpoints import Checkpointer, find_checkpoint, load_checkpoint
+from hpcsft.train.deepspeed_config import deepspeed_config
 from hpcsft.train.distributed import Ranks, start_ranks
 from hpcsft.train.engine import build_engine
 from hpcsft.train.epoch_end import EpochEnd
+from hpcsft.train.meter import Meter
 from hpcsft.train.metrics import MetricsLog
+from hpcsft.train.micro_batch import settle_parts
+from hpcsft.train.nonfinite import NonfiniteGuard
+from hpcsft.train.step import Step
 from hpcsft.train.timelimit import TimeLimit
 
 
@@ -72,7 +72,9 @@ class Trainer:
     engine: Any
     rows: RowStore
     order: TrainingOrder
-    accumulation_steps: int
+    step: Step
+    guard: NonfiniteGuard
+    meter: Meter
     metrics: MetricsLog
     epoch_end: EpochEnd
     checkpoints: Checkpointer
@@ -101,9 +103,12 @@ class Trainer:
             seed=spec.seed,
         )
         found = find_checkpoint(context, ranks)
-        engine = build_engine(spec, ranks, accumulation_steps, order.steps_per_epoch * spec.train.epochs, on_gpu)
+        parts = ranks.from_leader(lambda: settle_parts(context, accumulation_steps))
+        config = deepspeed_config(spec, accumulation_steps, on_gpu, parts)
+        engine = build_engine(spec, ranks, config, order.steps_per_epoch * spec.train.epochs)
         first_step = load_checkpoint(engine, context, ranks, found, heartbeat)
         metrics = MetricsLog(run)
+        config_json = engine.module.config.to_dict()
         return cls(
             context,
             ranks,
@@ -111,7 +116,9 @@ class Trainer:
             engine,
             rows,
             order,
-            accumulation_steps,
+            Step(engine, ranks, rows, parts),
+            NonfiniteGuard(ranks, rows, spec.train.max_skipped_steps),
+            Meter.of(ranks, rows, config_json, spec.model.dtype),
             metrics,
             EpochEnd(context, ranks, engine, RowStore(run.data, manifest, "validation"), metrics, heartbeat),
             Checkpointer(engine, context, ranks, before_publish=metrics.flush),
@@ -152,6 +159,7 @@ class Trainer:
             self._finish_epoch(step)
         if self.checkpoints.pending:
             self.checkpoints.publish()
+        self.metrics.close(finished=True)
 
     def _tell_origin(self, step: int) -> None:
         if self.ranks.leader:
@@ -161,8 +169,9 @@ class Trainer:
                 f"{origin}: {self.total_steps} steps, {len(self.rows)} rows, {self.ranks.world_size} ranks"
             )
             self.context.journal.write("resumed", step=step, lost_steps=lost_steps)
+            self.metrics.start_trackers(self.context.spec.train.trackers)
         self.checkpoints.newest = step
-        self.ranks.barrier()
+        self.guard.skipped = self.ranks.from_leader(self.metrics.skipped_steps)
 
     def _finish_epoch(self, step: int) -> None:
         epoch, rest = divmod(step, self.order.steps_per_epoch)
@@ -178,14 +187,15 @@ class Trainer:
             self.checkpoints.publish()
         if step and self.checkpoints.newest != step:
             self.checkpoints.save(step, background=False)
+        self.metrics.close(finished=False)
         told = "" if self.checkpoints.newest == step else ", which could not be saved"
         self.ranks.barrier()
         dist.destroy_process_group()
         by = self.context.notice.requested or "another rank was asked to"
         raise Stopped(f"stopped after step {step}{told}: {by}")
 
-    def _agree(self, saved_at_s: float = math.inf, loss_sum: float = 0.0) -> tuple[Boundary, float]:
-        """The boundary that all ranks see alike, and `loss_sum` summed over them: one all-reduce for everything.
+    def _agree(self, saved_at_s: float = math.inf, *values: float) -> tuple[Boundary, list[float]]:
+        """The boundary that all ranks see alike, and each of `values` summed over them: one all-reduce for everything.
 
         Raises Fenced on all of them if a newer attempt has begun.
         """
@@ -195,51 +205,39 @@ class Trainer:
             self.context.notice.request("time limit")
         lost = self.ranks.leader and self.context.fence.taken_over()
         flags = (self.context.notice.requested is not None, late, not self.checkpoints.written, lost)
-        stop, due, unwritten, fenced, loss_total = self.ranks.sum(*map(float, flags), loss_sum)
+        stop, due, unwritten, fenced, *sums = self.ranks.sum(*map(float, flags), *values)
         if fenced:
             raise Fenced("a newer attempt has taken over", "nothing to do: Slurm has given this one up")
-        return Boundary(stop > 0, due > 0, unwritten == 0), loss_total
+        return Boundary(stop > 0, due > 0, unwritten == 0), sums
 
     def _step(self, step: int, saved_at_s: float) -> Boundary:
         """Optimizer step number `step`, counted from 0."""
-        started_s = time.perf_counter()
         micro_batches = self.order.step(step)
-        supervised = sum(self.rows.supervised(rows) for rows in micro_batches)
-        tokens = sum(self.rows.tokens(rows) for rows in micro_batches)
-        # DeepSpeed averages over ranks and accumulation steps; undo that and divide by the tokens instead.
-        scale = self.ranks.world_size * self.accumulation_steps / supervised
+        meter = self.meter.start(micro_batches)
         lr = self.engine.get_lr()[0]
-        loss_sum = torch.zeros((), dtype=torch.float64, device=self.ranks.device)
-        for rows in self.ranks.share(micro_batches):
-            loss = supervised_loss(self.engine, *self.rows.batch(rows).to(self.ranks.device))
-            loss_sum += loss.detach()
-            self.engine.backward(loss * scale)
-            self.engine.step()
-        boundary, loss_total = self._agree(saved_at_s, loss_sum.item())
-        loss = loss_total / supervised
-        grad_norm = self.engine.get_global_grad_norm()
-        # DeepSpeed passes over a step with non-finite gradients in silence, and the run would learn nothing.
-        if not (math.isfinite(loss) and _is_finite(grad_norm) and self.engine.was_step_applied()):
-            raise StageError(
-                f"step {step + 1} is not finite: loss {loss}, gradient norm {grad_norm}",
-                "a lower learning rate, warm-up or float32 usually cures it; the last checkpoint is from before",
-            )
+        computed = self.step.compute(micro_batches, meter.supervised_tokens)
+        slots = meter.slots(computed.data_s)
+        boundary, (loss_sum, *slots) = self._agree(saved_at_s, computed.loss_sum, *slots)
+        loss = loss_sum / meter.supervised_tokens
+        self.guard.before_update(step + 1, loss, computed)
+        updated = self.step.update()
+        if not updated.applied:
+            self.context.say(self.guard.after_update(step + 1, loss, computed, updated.grad_norm))
         if self.time_limit:
-            elapsed_s = time.perf_counter() - started_s
-            self.time_limit.observe_step(elapsed_s)
+            measured = meter.finish(slots)
+            self.time_limit.observe_step(measured.elapsed_s)
             self.metrics.step(
                 step=step + 1,
                 epoch=round((step + 1) / self.order.steps_per_epoch, 4),
-                loss=loss,
+                loss=_number(loss),
                 lr=lr,
-                grad_norm=float(grad_norm) if grad_norm is not None else None,
-                tokens=tokens,
-                supervised_tokens=supervised,
-                tokens_per_s=round(tokens / elapsed_s, 1),
+                grad_norm=_number(updated.grad_norm),
+                **measured.values(),
+                **({} if updated.applied else {"skipped": True}),
             )
         return boundary
 
 
-def _is_finite(grad_norm: Any) -> bool:
-    """None, where DeepSpeed computes no norm, counts as finite."""
-    return grad_norm is None or math.isfinite(float(grad_norm))
+def _number(value: float) -> float | None:
+    """None where JSON has no number for it."""
+    return value if math.isfinite(value) else None

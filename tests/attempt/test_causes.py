@@ -93,9 +93,9 @@ def test_each_cause_is_tried_again_as_often_as_its_own_field_says(cause):
     field = CAUSES[cause].budget
     retries = {**RETRIES, field: 2}
     for times in (1, 2):
-        verdict = judge_end(rows(*[cause] * times), cause, "what a rank said", retries)
+        verdict = judge_end(rows(*[cause] * times), cause, "what a rank said", retries, halvings=9)
         assert verdict == (True, f"{CAUSES[cause].text}: what a rank said", None)
-    over = judge_end(rows(*[cause] * 3), cause, None, retries)
+    over = judge_end(rows(*[cause] * 3), cause, None, retries, halvings=9)
     assert not over.requeue and over.hint == CAUSES[cause].hint
     assert over.message == f"{CAUSES[cause].text} (3 times; cluster.retries.{field} is 2)"
 
@@ -104,8 +104,8 @@ def test_each_cause_is_tried_again_as_often_as_its_own_field_says(cause):
 def test_causes_do_not_spend_each_others_budget(cause):
     field = CAUSES[cause].budget
     others = [other for other in LIMITED if CAUSES[other].budget != field] * 5
-    assert judge_end(rows(*others, cause), cause, None, {**RETRIES, field: 1}).requeue
-    assert not judge_end(rows(*others, cause), cause, None, {**RETRIES, field: 0}).requeue
+    assert judge_end(rows(*others, cause), cause, None, {**RETRIES, field: 1}, halvings=9).requeue
+    assert not judge_end(rows(*others, cause), cause, None, {**RETRIES, field: 0}, halvings=9).requeue
 
 
 def test_signals_and_preemptions_share_a_budget():
@@ -127,10 +127,23 @@ def test_every_budget_is_a_field_of_the_spec():
     assert {kind.budget for kind in CAUSES.values()} - {None} == set(RETRIES) - {"no_progress"}
 
 
-def test_lack_of_memory_is_not_tried_again_unless_asked_for():
-    verdict = judge_end(rows("out_of_memory"), "out_of_memory", "CUDA out of memory", DEFAULTS)
+def test_lack_of_memory_is_tried_again_while_the_micro_batch_can_be_halved():
+    told = "CUDA out of memory"
+    assert judge_end(rows("out_of_memory"), "out_of_memory", told, DEFAULTS, halvings=1).requeue
+    verdict = judge_end(rows("out_of_memory", "out_of_memory"), "out_of_memory", told, DEFAULTS, halvings=1)
     assert not verdict.requeue and "train.micro_batch_size" in verdict.hint
-    assert verdict.message == "ran out of memory: CUDA out of memory (1 time; cluster.retries.out_of_memory is 0)"
+    assert verdict.message == f"ran out of memory: {told} (2 times; no smaller micro batch can be tried)"
+    verdict = judge_end(rows("out_of_memory"), "out_of_memory", told, {**DEFAULTS, "out_of_memory": 0}, halvings=1)
+    assert not verdict.requeue
+    assert verdict.message == f"ran out of memory: {told} (1 time; cluster.retries.out_of_memory is 0)"
+
+
+def test_halving_is_progress():
+    """However small the micro batch has to become, the limit of attempts without progress does not end the run."""
+    many = [{**row, "cause": "out_of_memory"} for row in ends(*[False] * 5)]
+    assert attempts_without_progress(many) == 0
+    assert judge_end(many, "out_of_memory", None, DEFAULTS, halvings=5).requeue
+    assert attempts_without_progress([*many, *ends(False, False)]) == 2
 
 
 def ends(*progressed: bool) -> list[dict[str, Any]]:

@@ -117,8 +117,33 @@ def test_slurms_word_about_memory_is_found_in_any_launcher_log(run, name):
     for event, facts in (START, LOST):
         journal(run).write(event, **facts)
     verdict = outcome(run).settle(1)
-    assert end_of(run)["cause"] == "out_of_memory" and not verdict.requeue
-    assert verdict.message.startswith("ran out of memory: connection closed by peer (1 time; cluster.retries.out_of")
+    assert end_of(run)["cause"] == "out_of_memory"
+    assert verdict.requeue, "a smaller micro batch needs less of the host's memory, without GPUs"
+    assert verdict.message == "ran out of memory: connection closed by peer"
+
+
+@pytest.mark.parametrize(
+    ("stage", "gpus", "said_so", "again"),
+    [
+        ("train", 0, False, True),
+        ("train", 0, True, True),
+        ("train", 8, True, True),
+        ("train", 8, False, False),
+        ("generate", 0, True, False),
+    ],
+)
+def test_memory_is_tried_again_where_a_smaller_micro_batch_helps(run, stage, gpus, said_so, again):
+    train = Plan.model_validate(read_json(run.plan)).stage("train")
+    plan = train.model_copy(update={"name": stage, "gpus_per_node": gpus})
+    ended = Outcome(run, plan, 0, token("44", 0))
+    ended.journal.write("start")
+    if said_so:
+        ended.journal.write(MEMORY[0], **MEMORY[1])
+    (run.submitit / stage).mkdir()
+    (run.submitit / stage / "44_0_log.err").write_text("oom-kill")
+    verdict = ended.settle(1)
+    assert verdict.requeue == again
+    assert again or "no smaller micro batch can be tried" in verdict.message
 
 
 def test_memory_of_another_job_is_not_this_ones(run):

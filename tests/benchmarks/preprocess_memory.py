@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tests.benchmarks import conversations
-from tests.benchmarks.preprocess_speed import ROOT, environment
+from tests.benchmarks.children import ROOT, environment
 
 PERIOD_S = 0.02
 PSS_EVERY = 25

@@ -15,19 +15,15 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
-import os
-import signal
 import statistics
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from tests.benchmarks import conversations
+from tests.benchmarks.children import CORES, run_child, take_cores
 
-ROOT = Path(__file__).resolve().parents[2]
-CORES = 2
 WARM_UP_CONVERSATIONS = 64
 TIMEOUT_S = 900
 GOALS = {"tokenizer": 0.80, "LLaMA-Factory": 2.2, "TRL": 4.0, "reference": 4.0}
@@ -89,9 +85,7 @@ def main() -> int:
     parser.add_argument("--llama-factory-python", type=Path)
     parser.add_argument("--json", type=Path, help="write every single measurement there")
     arguments = parser.parse_args()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that no child outlives this
-    if hasattr(os, "sched_setaffinity"):  # children inherit it
-        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:CORES])
+    take_cores()
     pythons = {"TRL": arguments.trl_python, "LLaMA-Factory": arguments.llama_factory_python}
     settings = [setting for setting in SETTINGS if setting.peer in arguments.peers]
     if arguments.settings:
@@ -160,29 +154,12 @@ def run(setting: Setting, python: Path, file: Path, tokenizer: Path, max_length:
     """One run of a peer in a fresh process and a fresh folder; None, and a line that says why, if it fails."""
     form = ".messages.jsonl" if setting.messages else ".jsonl"
     with tempfile.TemporaryDirectory() as folder:
-        command = [str(python), "-m", f"tests.benchmarks.peers.{setting.module}", str(file.with_suffix(form))]
-        command += ["--warm-up", str(file.with_name(f"warm{form}")), "--folder", folder]
-        command += ["--tokenizer", str(tokenizer.resolve()), "--max-length", str(max_length), *setting.options]
-        try:
-            ran = subprocess.run(
-                command, cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=TIMEOUT_S
-            )
-        except (OSError, subprocess.TimeoutExpired) as error:
-            print(f"left out: {setting.label}: {error}", file=sys.stderr)
-            return None
-    if ran.returncode:
-        reason = (ran.stderr.strip().splitlines() or ["no message"])[-1]
-        print(f"left out: {setting.label}: {reason}", file=sys.stderr)
-        return None
-    measured = json.loads(ran.stdout.strip().splitlines()[-1])
-    print(f"{measured['seconds']:6.2f} s  {setting.label}", file=sys.stderr, flush=True)
+        options = [file.with_suffix(form), "--warm-up", file.with_name(f"warm{form}"), "--folder", folder]
+        options += ["--tokenizer", tokenizer.resolve(), "--max-length", max_length, *setting.options]
+        measured = run_child(python, f"peers.{setting.module}", options, setting.label, TIMEOUT_S)
+    if measured:
+        print(f"{measured['seconds']:6.2f} s  {setting.label}", file=sys.stderr, flush=True)
     return measured
-
-
-def environment() -> dict[str, str]:
-    """Ours, with everyone's own choice of threads, and offline."""
-    ours = {name: value for name, value in os.environ.items() if name not in ("TOKENIZERS_PARALLELISM", "PYTHONPATH")}
-    return {**ours, "HF_HUB_OFFLINE": "1", "PYTHONWARNINGS": "ignore", "OMP_NUM_THREADS": str(CORES)}
 
 
 def print_table(title: str, settings: list[Setting], runs: dict[str, list[dict[str, float]]], tokens: int) -> None:

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 import torch
 
-from hpcsft.data.batches import RowStore
+from hpcsft.data.batches import Batch, RowStore
 from hpcsft.data.shards import IGNORE_INDEX, Shard, ShardWriter
 from hpcsft.data.splits import held_out
 from tests.data.rows import Row, encoded, made_rows, manifest_of, open_rows, write_shards
@@ -44,6 +44,11 @@ def test_rows_are_read_as_they_were_written(store, rows):
     assert type(store.tokens([0])) is type(store.supervised([0])) is int  # metrics are written as JSON
 
 
+def assert_equal(one: Batch, other: Batch) -> None:
+    assert one.lengths == other.lengths
+    assert all(torch.equal(a, b) for a, b in zip(one[:4], other[:4], strict=True))
+
+
 @pytest.mark.parametrize("chosen", [[0], [5, 3, 29], [30, 0], [30, 30], list(range(31))])
 def test_every_learnt_token_is_predicted_from_the_one_before_it(store, rows, chosen):
     assert len(rows) == 31
@@ -60,14 +65,15 @@ def test_every_learnt_token_is_predicted_from_the_one_before_it(store, rows, cho
     assert list(zip(batch.positions.tolist(), batch.targets.tolist(), strict=True)) == expected
     assert torch.equal(batch.input_ids[0, batch.positions + 1], batch.targets)
     assert store.supervised(chosen) == len(expected)
-    assert {tensor.dtype for tensor in batch} == {torch.int64}
-    assert all(torch.equal(a, b) for a, b in zip(batch, store.batch(chosen), strict=True))
+    assert {tensor.dtype for tensor in batch[:4]} == {torch.int64}
+    assert batch.lengths == tuple(len(rows[number].input_ids) for number in chosen)
+    assert_equal(batch, store.batch(chosen))
 
 
 def test_reading_a_batch_changes_no_row(store):
     """Labels of the first position are overwritten in a copy, never in the memory-mapped file."""
     before = [store.batch([30]), store.batch([30])]
-    assert all(torch.equal(a, b) for a, b in zip(*before, strict=True))
+    assert_equal(*before)
     assert store.row(30)[1].tolist() == [7, IGNORE_INDEX, 9]
     with pytest.raises(ValueError, match="read-only"):
         store.row(30)[1][0] = 1
@@ -134,5 +140,13 @@ def test_many_shards_hold_no_file_open(tmp_path, rows):
 
 
 def test_a_batch_moves_as_a_whole(store):
-    moved = store.batch([0]).to(torch.device("meta"))
-    assert {tensor.device.type for tensor in moved} == {"meta"}
+    batch = store.batch([0, 3])
+    *tensors, lengths = batch.to(torch.device("meta"))
+    assert {tensor.device.type for tensor in tensors} == {"meta"}
+    assert lengths == batch.lengths == tuple(store.lengths[[0, 3]].tolist())
+
+
+def test_rows_are_named_after_their_conversations(tmp_path, rows):
+    store = RowStore(tmp_path, write_shards(tmp_path, rows, per_shard=7), "train")
+    names = [f"row {row.conversation + 1} of data.train" for row in rows]
+    assert store.names(range(len(rows))) == names and store.names([30, 2]) == [names[30], names[2]]

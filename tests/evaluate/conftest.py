@@ -58,7 +58,7 @@ def answering_model(tmp_path_factory: pytest.TempPathFactory, conversations: lis
     optimizer = torch.optim.AdamW(model.parameters(), lr=5e-3)
     everything = list(range(len(rows)))
     for _ in range(120):
-        loss = supervised_loss(model, *store.batch(everything)) / store.supervised(everything)
+        loss = supervised_loss(model, store.batch(everything)) / store.supervised(everything)
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()

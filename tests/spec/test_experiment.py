@@ -13,9 +13,10 @@ import pytest
 from pydantic import BaseModel
 
 from hpcsft.errors import SpecError
+from hpcsft.plan import make_plan
 from hpcsft.spec import ExperimentSpec, parse_spec
 from hpcsft.spec.cluster import SBATCH_DERIVED, SBATCH_OWNED, RetriesSpec
-from hpcsft.spec.train import OWNED_BY_SPEC
+from hpcsft.spec.overrides import KNOWN, OWNED_BY_SPEC, REFUSED, ZERO_3
 from hpcsft.train.deepspeed_config import deepspeed_config
 from tests.spec.values import changed, minimal
 
@@ -65,6 +66,9 @@ OTHER_VALUES: dict[str, Any] = {
     "train.scheduler": "linear",
     "train.warmup_ratio": 0.1,
     "train.weight_decay": 0.1,
+    "train.max_skipped_steps": 3,
+    "train.trackers": ["wandb"],
+    "train.wandb_project": "other",
     "train.max_grad_norm": 0.5,
     "train.zero_stage": 3,
     "train.offload": "optimizer",
@@ -109,7 +113,9 @@ OTHER_VALUES: dict[str, Any] = {
 }
 """For every field a valid value other than its default."""
 
-ONLY_ONE_VALUE = {"train.optimizer", "train.master_weights"}
+APART = {"train.optimizer", "train.master_weights"}
+"""The one has no other value, that of the other does not go with float32."""
+
 FULL = minimal(evaluate={"prompts": "p.json"})
 
 
@@ -124,7 +130,7 @@ def leaves(model: type[BaseModel], prefix: str = "") -> list[str]:
 
 
 def test_the_table_of_other_values_is_whole():
-    assert sorted(set(leaves(ExperimentSpec)) - ONLY_ONE_VALUE) == sorted(OTHER_VALUES)
+    assert sorted(set(leaves(ExperimentSpec)) - APART) == sorted(OTHER_VALUES)
 
 
 def test_the_same_spec_has_the_same_digest():
@@ -305,10 +311,75 @@ def test_every_setting_that_the_spec_derives_is_refused_in_deepspeed():
     """The table of owned keys and the configuration that is made must not drift apart."""
     spec = parse_spec(minimal(train={"zero_stage": 3, "offload": "all"}))
     made = deepspeed_config(spec, 1, on_gpu=False)
-    free = {"steps_per_print", "zero_force_ds_cpu_optimizer"}
+    free = {"steps_per_print", "timers", "zero_force_ds_cpu_optimizer"}
     keys = {key for key in made if key != "zero_optimization"} - free
     keys |= {f"zero_optimization.{key}" for key in made["zero_optimization"]}
     assert keys <= set(OWNED_BY_SPEC)
+
+
+@pytest.mark.parametrize("key", REFUSED)
+def test_settings_that_would_change_what_a_step_means_are_refused(key):
+    section, _, name = key.rpartition(".")
+    (line,) = errors_of(minimal(train={"deepspeed": {section: {name: True}} if section else {name: True}}))
+    assert line.startswith(f"error: train.deepspeed: {key} may not be given: {REFUSED[key]}")
+
+
+def test_a_tracker_is_named_once():
+    (line,) = errors_of(minimal(train={"trackers": ["wandb", "wandb"]}))
+    assert line.startswith("error: train.trackers: each tracker once")
+
+
+def test_misspelt_deepspeed_settings_are_found():
+    """DeepSpeed passes over some of them in silence, and refuses others on the node, after the queue."""
+    both = {"wall_clock_breakdwn": True, "zero_optimization": {"reduce_buket_size": 1}}
+    (line,) = errors_of(minimal(train={"deepspeed": both}))
+    assert "wall_clock_breakdwn: DeepSpeed has no such key; did you mean wall_clock_breakdown?" in line
+    assert "zero_optimization.reduce_buket_size: DeepSpeed has no such key; did you mean" in line
+    assert "zero_optimization.reduce_bucket_size?" in line
+    newer = {"a_key_of_tomorrow": 1, "zero_optimization": {"something_else": 2}}
+    assert parse_spec(minimal(train={"deepspeed": newer})).train.deepspeed == newer
+
+
+@pytest.mark.parametrize("key", ["stage3_max_live_parameters", "param_persistence_threshold"])
+def test_settings_of_zero_3_are_refused_with_another_stage(key):
+    given = {"deepspeed": {"zero_optimization": {key: 1000}}}
+    (line,) = errors_of(minimal(train={"zero_stage": 2, **given}))
+    assert f"zero_optimization.{key} has no effect with train.zero_stage 2, only with 3" in line
+    parse_spec(minimal(train={"zero_stage": 3, **given}))
+
+
+def test_deepspeed_knows_the_settings_that_are_known_here():
+    from deepspeed.runtime.zero.config import DeepSpeedZeroConfig
+
+    fields = DeepSpeedZeroConfig.model_fields
+    names = {*fields, *(field.alias for field in fields.values())}
+    ours = {key.removeprefix("zero_optimization.") for key in (*KNOWN, *OWNED_BY_SPEC, *REFUSED) if "." in key}
+    assert {key for key in ours if not key.startswith("stage3_")} <= names
+    assert set(ZERO_3) <= names
+
+
+@pytest.mark.parametrize(
+    ("sections", "told"),
+    [
+        ({"model": {"path": "m", "dtype": "float32"}}, "false is for model.dtype bfloat16"),
+        ({"train": {"zero_stage": 0}}, "false needs zero_stage 1, 2 or 3 and offload none"),
+        ({"train": {"offload": "optimizer"}}, "false needs zero_stage 1, 2 or 3 and offload none"),
+    ],
+)
+def test_where_there_can_be_no_weights_without_masters(sections, told):
+    values = minimal(**sections)
+    values["train"] = {**values.get("train", {}), "master_weights": False}
+    (line,) = errors_of(values)
+    assert line.startswith(f"error: train.master_weights: {told}")
+
+
+def test_without_master_weights_everything_is_bfloat16_and_the_plan_warns():
+    spec = parse_spec(minimal(train={"master_weights": False}))
+    made = deepspeed_config(spec, 32, on_gpu=True)
+    assert made["bf16"] == {"enabled": True, "bf16_master_weights_and_grads": True, "bf16_optimizer_states": True}
+    assert "fused" not in made["optimizer"]["params"]
+    (warning,) = make_plan(spec).warnings
+    assert warning.startswith("train.master_weights is false") and "98%" in warning
 
 
 def test_other_deepspeed_settings_are_merged():

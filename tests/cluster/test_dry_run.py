@@ -1,0 +1,37 @@
+"""The dry run tells people the memory of a rank part by part, and that of a model of unknown kind as far as it goes."""
+
+from __future__ import annotations
+
+import pytest
+
+from hpcsft.cluster.dry_run import dry_run, dry_run_text
+from hpcsft.inputs import InputFacts, ModelFacts
+from hpcsft.plan import make_plan
+from tests.estimate.models import LLAMA_7B, LLAMA_7B_PARAMETERS, shape_of, spec_of
+
+
+def shown(model: ModelFacts) -> list[str]:
+    spec = spec_of(cluster={"kind": "slurm", "gpus_per_node": 8})
+    facts = InputFacts(model=model, data_files=["d.jsonl"], data_bytes=1000, num_prompts=0)
+    return dry_run_text(dry_run(spec, make_plan(spec), facts, "local", ["train"])).splitlines()
+
+
+def test_parts_add_up_to_what_is_told():
+    lines = shown(
+        ModelFacts(architecture="LlamaForCausalLM", num_parameters=LLAMA_7B_PARAMETERS, shape=shape_of(LLAMA_7B))
+    )
+    first = next(number for number, line in enumerate(lines) if line.startswith("memory per rank"))
+    last = next(number for number, line in enumerate(lines) if line.startswith("a checkpoint"))
+    assert lines[first] == "memory per rank  about 30.32 GB"
+    parts = {" ".join(line.split()[1:]): float(line.split()[0]) for line in lines[first + 1 : last]}
+    assert parts.keys() >= {"parameters", "gradients", "optimizer", "activations", "DeepSpeed's buffers"}
+    assert sum(parts.values()) == pytest.approx(30.32, abs=0.03)
+    assert lines[last] == "a checkpoint     94.34 GB"
+
+
+def test_an_unknown_kind_says_what_is_missing():
+    lines = shown(ModelFacts(architecture="GPT2LMHeadModel", num_parameters=10**9))
+    assert any(line.startswith("memory per rank") and line.endswith("and activations on top") for line in lines)
+    assert not any(
+        line.startswith("memory per rank") for line in shown(ModelFacts(architecture="X", num_parameters=None))
+    )
