@@ -4,7 +4,7 @@ start        an attempt began                    resumed   training goes on from
 notice       a signal came                       saved     a checkpoint of `step` was published
 stopped      it stopped with everything kept     failed    a rank said why it cannot go on
 micro_batch  each is computed in `parts`         end       why the attempt ended, and whether it had kept anything new
-done         the task is done
+done         the task is done                    ready     training begins; what the time until then went into
 """
 
 from __future__ import annotations

@@ -59,7 +59,7 @@ def train_facts(run: RunDir) -> dict[str, Any]:
     if not rows and not validation:
         return {}
     facts: dict[str, Any] = dict(rows[-1]) if rows else {}
-    facts["losses"] = [row["loss"] for row in rows[-TAIL_STEPS:]]
+    facts["losses"] = [row["loss"] for row in rows[-TAIL_STEPS:] if row["loss"] is not None]
     facts["validation"] = validation
     with contextlib.suppress(OSError):
         facts["checkpoint"] = (run.checkpoints / "latest").read_text().strip()

@@ -87,11 +87,15 @@ def _train(state: RunState, width: int) -> Table:
     table.add_column()
     if "loss" in train:
         room = max(8, min(60, width - 24))
-        table.add_row("loss", f"{train['loss']:.4f}  {sparkline(train['losses'][-room:])}")
+        loss = "not finite" if train["loss"] is None else f"{train['loss']:.4f}"
+        table.add_row("loss", f"{loss}  {sparkline(train['losses'][-room:])}")
         norm = f"{train['grad_norm']:.3f}" if train.get("grad_norm") is not None else "?"
         speed = f"{train['tokens_per_s']:,.0f} tokens/s · lr {train['lr']:.2e} · gradient norm {norm}"
         table.add_row("epoch", f"{train['epoch']:.2f}")
         table.add_row("speed", speed)
+        if train.get("memory_gb") is not None:
+            mfu = f"MFU {train['mfu']:.0%} · " if train.get("mfu") is not None else ""
+            table.add_row("use", f"{mfu}at most {train['memory_gb']:.1f} GB on a rank")
     if train.get("validation"):
         losses = "  ".join(f"{row['checkpoint']} {row['loss']:.4f}" for row in train["validation"])
         table.add_row("validation", losses)

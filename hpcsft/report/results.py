@@ -80,11 +80,13 @@ def _training(run: RunDir) -> dict[str, Any]:
     if not steps:
         return {}
     starts = [row for row in read_jsonl(run.journal_file("train", 0, 1)) if row["event"] == "start"]
+    losses = [row["loss"] for row in steps if row["loss"] is not None]
     seconds = sum(row["tokens"] / row["tokens_per_s"] for row in steps)
     return {
         "steps": steps[-1]["step"],
-        "first_loss": steps[0]["loss"],
-        "last_loss": steps[-1]["loss"],
+        "skipped": sum("skipped" in row for row in steps),
+        "first_loss": losses[0] if losses else None,
+        "last_loss": losses[-1] if losses else None,
         "tokens": sum(row["tokens"] for row in steps),
         "supervised_tokens": sum(row["supervised_tokens"] for row in steps),
         "step_seconds": round(seconds, 1),

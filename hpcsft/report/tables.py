@@ -118,9 +118,11 @@ def _training(results: Results) -> str:
     t = results.training
     if not t:
         return ""
+    skipped = f" ({t['skipped']} passed over, not finite)" if t["skipped"] else ""
+    losses = f"loss {t['first_loss']:.4f} to {t['last_loss']:.4f}" if t["first_loss"] is not None else "no finite loss"
     return (
-        f"Training: {t['steps']} steps, {t['tokens']:,} tokens ({t['supervised_tokens']:,} supervised) in "
-        f"{t['step_seconds']:,.0f} s of steps, loss {t['first_loss']:.4f} to {t['last_loss']:.4f}, "
+        f"Training: {t['steps']} steps{skipped}, {t['tokens']:,} tokens ({t['supervised_tokens']:,} supervised) in "
+        f"{t['step_seconds']:,.0f} s of steps, {losses}, "
         f"{t['attempts']} attempt{'s' if t['attempts'] != 1 else ''}."
     )
 

@@ -17,7 +17,7 @@ class ModelSpec(Section):
     """Type of the parameters in forward and backward. With bfloat16 the optimizer keeps float32 master weights."""
 
     attention: Literal["auto", "sdpa", "eager", "flash_attention_2", "flex_attention"] = "auto"
-    """Attention implementation; auto takes flash_attention_2 where it is installed and there is a GPU, else for training
+    """Attention implementation; auto takes flash_attention_2 where it is installed and there is a GPU, else in training
     on a GPU flex_attention, and sdpa on CPUs. In training sdpa goes row by row."""
 
     gradient_checkpointing: bool = True

@@ -6,6 +6,7 @@ from typing import Any
 
 import deepspeed
 import transformers
+from transformers import PreTrainedModel
 
 from hpcsft.models.load import load_for_training
 from hpcsft.spec import ExperimentSpec
@@ -13,15 +14,17 @@ from hpcsft.train.distributed import Ranks
 from hpcsft.train.randomness import seed_anew
 
 
-def build_engine(spec: ExperimentSpec, ranks: Ranks, config: dict[str, Any], total_steps: int) -> Any:
-    """The engine that all ranks train with; every rank's random numbers start from the seed and its rank.
-
-    `config` is DeepSpeed's, as `deepspeed_config` makes it.
-    """
+def build_model(spec: ExperimentSpec, ranks: Ranks) -> PreTrainedModel:
+    """The model that all ranks train; every rank's random numbers start from the seed and its rank."""
     seed_anew(spec.seed + ranks.rank)
     model = load_for_training(spec.model.path, spec.model.dtype, spec.model.attention)
     if spec.model.gradient_checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
+    return model
+
+
+def build_engine(model: PreTrainedModel, spec: ExperimentSpec, config: dict[str, Any], total_steps: int) -> Any:
+    """The engine that all ranks train with. `config` is DeepSpeed's, as `deepspeed_config` makes it."""
     engine, *_ = deepspeed.initialize(
         model=model,
         model_parameters=[parameter for parameter in model.parameters() if parameter.requires_grad],

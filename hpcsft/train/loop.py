@@ -21,18 +21,21 @@ from hpcsft.stage import StageContext, require
 from hpcsft.train.checkpoints import Checkpointer, find_checkpoint, load_checkpoint
 from hpcsft.train.deepspeed_config import deepspeed_config
 from hpcsft.train.distributed import Ranks, start_ranks
-from hpcsft.train.engine import build_engine
+from hpcsft.train.engine import build_engine, build_model
 from hpcsft.train.epoch_end import EpochEnd
 from hpcsft.train.meter import Meter
 from hpcsft.train.metrics import MetricsLog
 from hpcsft.train.micro_batch import settle_parts
 from hpcsft.train.nonfinite import NonfiniteGuard
+from hpcsft.train.startup import Startup
 from hpcsft.train.step import Step
 from hpcsft.train.timelimit import TimeLimit
 
 
 def train(context: StageContext) -> None:
     """The body of the stage."""
+    startup = Startup()
+    startup.done("imports")
     task, run = context.task, context.run
     hang_file = run.hang_file(context.stage.name, task.job_id, task.restart, task.rank)
     with Heartbeat.start(run.heartbeat, task.rank, hang_file, context.spec.train.hang_after_s) as heartbeat:
@@ -47,7 +50,12 @@ def train(context: StageContext) -> None:
         ranks = start_ranks(context, on_gpu)
         ranks.barrier()
         require(run.manifest, "preprocess")
-        Trainer.start(context, ranks, on_gpu, heartbeat).run()
+        startup.done("waiting for all ranks")
+        trainer = Trainer.start(context, ranks, on_gpu, heartbeat, startup)
+        if ranks.leader:
+            context.say(str(startup))
+            context.journal.write("ready", phases_s=startup.phases_s)
+        trainer.run()
         dist.destroy_process_group()  # not after a failure: it waits for all, and the cause would never be written
 
 
@@ -83,7 +91,9 @@ class Trainer:
     first_step: int
 
     @classmethod
-    def start(cls, context: StageContext, ranks: Ranks, on_gpu: bool, heartbeat: Heartbeat) -> Trainer:
+    def start(
+        cls, context: StageContext, ranks: Ranks, on_gpu: bool, heartbeat: Heartbeat, startup: Startup
+    ) -> Trainer:
         """Load model and data, build the DeepSpeed engine and go back to the newest checkpoint."""
         spec, run = context.spec, context.run
         try:
@@ -102,11 +112,17 @@ class Trainer:
             per_step=spec.train.global_batch_size // spec.train.micro_batch_size,
             seed=spec.seed,
         )
+        startup.done("rows")
         found = find_checkpoint(context, ranks)
+        startup.done("looking at checkpoints")
+        model = build_model(spec, ranks)
+        startup.done("model")
         parts = ranks.from_leader(lambda: settle_parts(context, accumulation_steps))
         config = deepspeed_config(spec, accumulation_steps, on_gpu, parts)
-        engine = build_engine(spec, ranks, config, order.steps_per_epoch * spec.train.epochs)
+        engine = build_engine(model, spec, config, order.steps_per_epoch * spec.train.epochs)
+        startup.done("engine")
         first_step = load_checkpoint(engine, context, ranks, found, heartbeat)
+        startup.done("loading the checkpoint")
         metrics = MetricsLog(run)
         config_json = engine.module.config.to_dict()
         return cls(

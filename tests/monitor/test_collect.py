@@ -161,6 +161,13 @@ def test_the_base_model_may_be_validated_before_the_first_step(run):
     assert train_facts(run) == {"losses": [], "validation": [{"checkpoint": "base", "loss": 3.0}]}
 
 
+def test_a_step_that_was_passed_over_has_no_loss_to_draw(run):
+    for step, loss in enumerate((3.0, None, 2.0, None), start=1):
+        append_jsonl(run.metrics, {"step": step, "loss": loss})
+    facts = train_facts(run)
+    assert facts["loss"] is None and facts["losses"] == [3.0, 2.0]
+
+
 def test_looking_changes_nothing(run, driver):
     submit(run, "local", f"local-{driver.pid}")
     say(run, "train", "running", "7")

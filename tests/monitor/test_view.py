@@ -108,6 +108,15 @@ def test_a_gradient_norm_that_is_not_known_is_a_question_mark():
         assert "gradient norm ?" in shown(state_of(train=train), 120)
 
 
+def test_memory_and_utilisation_are_shown_where_they_are_known():
+    assert "at most 38.4 GB on a rank" in shown(state_of(train={**TRAIN, "memory_gb": 38.41, "mfu": None}), 120)
+    assert "MFU 41% · at most 38.4 GB" in shown(state_of(train={**TRAIN, "memory_gb": 38.41, "mfu": 0.412}), 120)
+
+
+def test_a_loss_that_is_not_finite_is_told_in_words():
+    assert "not finite" in shown(state_of(train={**TRAIN, "loss": None}), 120)
+
+
 def test_text_from_outside_is_no_markup():
     """Messages, names and reasons come from files and from Slurm; brackets in them are text."""
     message = "[bold]x[/bold] [/oops] list index [0]"

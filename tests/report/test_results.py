@@ -37,6 +37,7 @@ def test_training_and_data_are_summed_up(spec_values):
     results = gather_results(run, spec)
     assert results.training == {
         "steps": 4,
+        "skipped": 0,
         "first_loss": 4.0,
         "last_loss": 1.0,
         "tokens": 4000,

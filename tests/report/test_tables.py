@@ -6,12 +6,14 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import re
 from typing import Any
 
 import pytest
 
 from hpcsft.evaluate.scores import Difference
+from hpcsft.records import read_jsonl, write_text
 from hpcsft.report.results import Results, gather_results
 from hpcsft.report.tables import leaderboard_csv, markdown_table, noise_sentence, report_markdown
 from tests.report.made import PREFERENCES, finished_run
@@ -63,6 +65,20 @@ def test_the_report_says_what_was_found(spec_values):
         "10 validation rows; more in [data.html](data.html)." in markdown
     )
     assert re.search(r"^Made on \S+ at \S+: (commit \w{10}, )?Python 3\.\d+\.\d+, torch \S+", markdown, re.MULTILINE)
+
+
+def test_steps_that_were_passed_over_are_told(spec_values):
+    run, spec = finished_run(spec_values)
+    rows = list(read_jsonl(run.metrics))
+    lost = {"loss": None, "grad_norm": None, "skipped": True}
+    write_text(
+        run.metrics, "".join(json.dumps({**row, **lost} if row["step"] in (1, 3) else row) + "\n" for row in rows)
+    )
+    markdown = report_markdown(gather_results(run, spec))
+    assert "Training: 4 steps (2 passed over, not finite), 4,000 tokens" in markdown
+    assert "loss 2.0000 to 1.0000" in markdown
+    write_text(run.metrics, "".join(json.dumps({**row, **lost}) + "\n" for row in rows))
+    assert "no finite loss" in report_markdown(gather_results(run, spec))
 
 
 def test_without_evaluation_the_report_shows_the_losses(spec_values):

@@ -119,7 +119,7 @@ def test_without_master_weights_steps_are_those_of_a_bfloat16_optimizer(short: d
     train(run, 1)
     plain = train_plainly(run)
     learnt = load_file(run.epoch_model(1) / "model.safetensors")
-    assert plain.changed[0] < 0.1, "of the weights"
+    assert 0 < plain.changed[0] < 0.3, "the share of the weights that one step changes"
     different = sum(int((learnt[name] != plain.weights[name]).sum()) for name in learnt)
     assert different < 0.02 * sum(map(torch.numel, learnt.values()))
 
