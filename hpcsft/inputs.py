@@ -182,6 +182,8 @@ def _count_parameters(files: list[Path], where: str) -> int:
                 raise ValueError("cut off")
         except (OSError, ValueError, LookupError, TypeError, AttributeError, OverflowError, MemoryError):
             raise InputError(f"{where}: {file}: not a whole safetensors file", "download it again") from None
+    if not total:
+        raise InputError(f"{where}: {files[0]}: no weights inside", "download it again")
     return total
 
 

@@ -58,6 +58,8 @@ class ModelShape(Record):
     """Embedding and head are one matrix."""
     other_layer_parameters: int
     """Biases and norms of one layer."""
+    chunked_loss: bool = True
+    """False where the model works on its logits after the head, so that there are all of them."""
     normalized_head: bool = False
     """Does the head scale every row of its matrix to length 1, as Baichuan2's?"""
 
@@ -92,6 +94,7 @@ class ModelShape(Record):
             head_dim=head_dim,
             tied=family.tied if tied is None else bool(tied),
             other_layer_parameters=other,
+            chunked_loss=model_type not in ("gemma2", "granite"),
             normalized_head=model_type == "baichuan" and vocab == BAICHUAN2_VOCAB,
         )
 

@@ -219,6 +219,7 @@ def _record_failure(context: StageContext, error: BaseException) -> None:
     last = context.last_status()
     if _ended_already(context, last) or context.fence.lost(begun=bool(context.journal.of_attempt())):
         return
+    cause = cause_of(error)
     if last:
         context.attempt = last.attempt if _of_this_attempt(context, last) else last.attempt + 1
     if isinstance(error, HpcsftError):
@@ -226,8 +227,7 @@ def _record_failure(context: StageContext, error: BaseException) -> None:
     elif isinstance(error, (KeyboardInterrupt, SystemExit)):
         message, hint = f"stopped from outside ({type(error).__name__})", None
     else:
-        message, hint = traceback.format_exception_only(error)[-1].strip(), "the log has the traceback"
-    cause = cause_of(error)
+        message, hint = traceback.format_exception_only(error)[-1].strip(), CAUSES[cause].hint
     # What may be tried again is not failed yet: whoever decides about the next attempt will say so.
     final = CAUSES[cause].budget is None or context.task.by_hand
     context.write_status("failed" if final else "stopped", message, hint)

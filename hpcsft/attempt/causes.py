@@ -60,6 +60,9 @@ LOST_PEER = (
 )
 """What torch.distributed says, in lower case, when another rank has gone."""
 
+NO_MEMORY = ("can't allocate memory", "out of memory", "status_alloc_failed", "bad_alloc")
+"""What torch, CUDA, its libraries and NCCL say when memory has run out, in lower case."""
+
 BROKEN_GPU = ("uncorrectable ecc", "fallen off the bus", "busy or unavailable", "torch sees none here")
 """What CUDA, or our own look at it, says of a node whose GPUs are not fit for use, in lower case."""
 
@@ -89,7 +92,8 @@ def cause_of(error: BaseException) -> str:
     """The cause that an exception in a rank stands for."""
     name, text = type(error).__name__, str(error).lower()
     no_memory = isinstance(error, OSError) and error.errno == errno.ENOMEM
-    if isinstance(error, MemoryError) or name == "OutOfMemoryError" or no_memory or "can't allocate memory" in text:
+    said_so = isinstance(error, RuntimeError) and any(sign in text for sign in NO_MEMORY)
+    if isinstance(error, MemoryError) or name == "OutOfMemoryError" or no_memory or said_so:
         return "out_of_memory"
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return "disk_full"

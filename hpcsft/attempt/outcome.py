@@ -58,22 +58,25 @@ class Outcome:
         told = failed.get("message") if failed else None
         if not rows and exit_status is not None and cause == "code":
             told = f"the job ended with exit status {exit_status} before it could say anything"
-        facts = {"cause": cause, "progressed": self._progressed(rows), "status": exit_status}
+        said_so = failed is not None and failed["cause"] == "out_of_memory"
+        spec = ExperimentSpec.model_validate(read_json(self.run.spec))
+        halvings = self._halvings(spec.train.micro_batch_size, rows, said_so) if cause == "out_of_memory" else 0
+        facts = {"cause": cause, "progressed": self._progressed(rows), "status": exit_status, "halve": halvings > 0}
         end = self.journal.row("end", **facts, log_bytes=self._launcher_bytes())
         earlier = self.journal.of_submission()
         with contextlib.suppress(OSError):  # a full disk must not keep the job from going on
             self.journal.append(end)
-        spec = ExperimentSpec.model_validate(read_json(self.run.spec))
-        said_so = failed is not None and failed["cause"] == "out_of_memory"
-        halvings = self._halvings(spec.train.micro_batch_size, said_so)
         verdict = judge_end([*earlier, end], cause, told, spec.cluster.retries.model_dump(), halvings)
         hint = failed.get("hint") if failed and cause == failed["cause"] else None
         return verdict._replace(hint=hint or verdict.hint)
 
-    def _halvings(self, micro_batch_size: int, rank_said_so: bool) -> int:
-        """How often the micro batch of training can be halved. With GPUs that does not help where the kernel has ended
-        a rank: it is the host's memory then."""
-        helps = self.stage.name == "train" and (rank_said_so or not self.stage.gpus_per_node)
+    def _halvings(self, micro_batch_size: int, rows: Sequence[Row], rank_said_so: bool) -> int:
+        """How often the micro batch of training can be halved, where that helps.
+
+        Before training was ready it was not the micro batch. With GPUs it is the host's memory if the kernel has ended
+        a rank.
+        """
+        helps = last(rows, "ready") is not None and (rank_said_so or not self.stage.gpus_per_node)
         return micro_batch_size.bit_length() - 1 if helps else 0
 
     def _progressed(self, rows: Sequence[Row]) -> bool:

@@ -30,7 +30,12 @@ def dry_run(spec: ExperimentSpec, plan: Plan, facts: InputFacts, kind: str, stag
         "batch": plan.batch.model_dump(),
         "memory_per_rank": memory,
         "gpu_hours_limit": gpu_hours_limit(plan),
-        "deepspeed": deepspeed_config(spec, plan.batch.accumulation_steps, on_gpu=train.gpus_per_node > 0),
+        "deepspeed": deepspeed_config(
+            spec,
+            plan.batch.accumulation_steps,
+            on_gpu=train.gpus_per_node > 0,
+            num_parameters=facts.model.num_parameters,
+        ),
         "untried_template": template if template == "tokenizer" or template.endswith(JINJA_ENDINGS) else None,
         "warnings": plan.warnings,
         "stages": [_stage(spec, run, plan.stage(name), kind) for name in stages],

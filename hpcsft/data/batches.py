@@ -37,6 +37,8 @@ class Batch(NamedTuple):
     def to(self, device: torch.device) -> Batch:
         """The same on `device`; the lengths stay numbers of the host, which no kernel has to be waited for."""
         *tensors, lengths = self
+        if device.type == "cuda":  # else the copy would wait for the GPU
+            tensors = [tensor.pin_memory() for tensor in tensors]
         return Batch(*(tensor.to(device, non_blocking=True) for tensor in tensors), lengths)
 
 

@@ -70,6 +70,8 @@ def activations(
     logits = chunk * shape.vocab_size * 2 * 4  # in float32, while those of the chunk before are still there
     final_norm = supervised * hidden * (4 + 3 * b)
     weights = head * (3 if shape.normalized_head else 1)
+    if not shape.chunked_loss:
+        logits = supervised * shape.vocab_size * FULL_LOGIT_BYTES
     return Activations(
         kept=kept,
         working=working,

@@ -6,7 +6,7 @@ from typing import Any
 
 from hpcsft.estimate.disk import disk_document, disk_warnings
 from hpcsft.estimate.memory import GB, RankMemory, changed, hints, rank_memory, usable_bytes
-from hpcsft.estimate.states import gpu_hours_limit, model_states
+from hpcsft.estimate.states import element_bytes, gpu_hours_limit, model_states
 from hpcsft.estimate.work import Workload, work_document, work_warnings
 from hpcsft.gpus import Gpu
 from hpcsft.inputs import ModelFacts
@@ -36,7 +36,8 @@ def plan_document(
     work = work_document(spec, plan, workload, model.shape, gpu, mfu)
     warnings = [*plan.warnings, *work_warnings(spec, plan, work), *(disk_warnings(disk) if disk else [])]
     if memory:
-        warnings += _memory_warnings(plan, memory, gpu)
+        start = size * element_bytes(spec)
+        warnings += _memory_warnings(plan, memory, gpu, start)
     if spec.model.dtype == "bfloat16" and stage.gpus_per_node and gpu.peak_tflops is None:
         warnings.append(f"{gpu.name} does not compute in bfloat16: set model.dtype to float32, or take another GPU")
     return {
@@ -93,14 +94,16 @@ def _states(spec: ExperimentSpec, world_size: int, num_parameters: int) -> list[
     ]
 
 
-def _memory_warnings(plan: Plan, memory: RankMemory, gpu: Gpu) -> list[str]:
+def _memory_warnings(plan: Plan, memory: RankMemory, gpu: Gpu, start_bytes: int) -> list[str]:
+    """`start_bytes`: every rank loads the whole model into the host's memory before it goes to its GPU."""
     stage, found = plan.stage("train"), []
     usable = usable_bytes(gpu.memory_gb)
     if stage.gpus_per_node and memory.total_bytes > usable:
         found.append(
             f"a rank needs about {memory.total_bytes / GB:,.1f} GB, and of {gpu.name} it may use {usable / GB:,.1f} GB"
         )
-    on_host = memory.host_bytes if stage.gpus_per_node else memory.total_bytes + memory.host_bytes
+    on_gpu = max(memory.host_bytes, start_bytes)
+    on_host = on_gpu if stage.gpus_per_node else memory.total_bytes + memory.host_bytes
     needed = on_host * stage.tasks_per_node
     if stage.mem_gb is not None and needed > stage.mem_gb * GB:
         found.append(

@@ -112,7 +112,7 @@ def _buffers(spec: ExperimentSpec, world_size: int, num_parameters: int) -> int:
     size, stage = element_bytes(spec), spec.train.zero_stage
     if stage == 0:
         return 0
-    bucket = _zero(spec, "reduce_bucket_size", BUCKET_ELEMENTS)
+    bucket = _zero(spec, "reduce_bucket_size", min(BUCKET_ELEMENTS, num_parameters))
     copied = min(bucket, num_parameters) if world_size > 1 else 0  # on its way to the other ranks
     buckets = bucket * (2 if stage < 3 and _zero(spec, "overlap_comm", False) else 1) + copied * (stage > 1)
     held = min(num_parameters, _zero(spec, "stage3_max_live_parameters", LIVE_ELEMENTS)) if stage == 3 else 0
@@ -128,7 +128,7 @@ def _step(spec: ExperimentSpec, world_size: int, num_parameters: int) -> int:
     if stage == 0:
         return max(num_parameters * converted, min(num_parameters, BUCKET_ELEMENTS) * size)
     share = -(-num_parameters // world_size)
-    bucket = _zero(spec, "reduce_bucket_size", BUCKET_ELEMENTS) * size
+    bucket = _zero(spec, "reduce_bucket_size", min(BUCKET_ELEMENTS, num_parameters)) * size
     if stage == 1:
         reduced = share * size + bucket
         flattened = share * (2 * size + converted) - num_parameters * size

@@ -96,7 +96,7 @@ def _memory(memory: dict[str, Any]) -> Table:
     for part, words in PARTS.items():
         value = memory[f"{part}_bytes"]
         if value or part in notes:
-            shown = "?" if value is None else size(value) if value else "0"
+            shown = "?" if value is None else size(value) if value else "within"
             table.add_row(words, shown, notes.get(part, ""))
     table.add_row("together", Text(size(memory["total_bytes"]), "bold"), "the most at once")
     if memory["host_bytes"]:
@@ -152,10 +152,12 @@ def _work(document: dict[str, Any]) -> Lines:
     if work["gpu_hours"] is not None:
         peak = f"{work['gpu']}'s peak of {work['peak_tflops']:g} TFLOP/s"
         yield "GPU-hours", f"about {hours(work['gpu_hours'])}, assuming {100 * work['mfu']:g}% of {peak} (--mfu, --gpu)"
-        yield "time", f"about {hours(work['hours'])} h, within {work['jobs']} job(s) of the time limit"
+        time = f"{hours(work['hours'])} h" if work["hours"] >= 1 else f"{hours(60 * work['hours'])} min"
+        yield "time", f"about {time}, within {work['jobs']} job(s) of the time limit"
     elif document["settings"]["on_gpus"]:
         yield "GPU-hours", "not estimated: that takes a model like Llama, and a GPU and dtype for bfloat16"
-    yield "at most", f"{document['gpu_hours_limit']:,.1f} GPU-hours, if every job ran to its time limit once"
+    if document["settings"]["on_gpus"]:
+        yield "at most", f"{document['gpu_hours_limit']:,.1f} GPU-hours, if every job ran to its time limit once"
 
 
 def _disk(disk: dict[str, Any]) -> Lines:

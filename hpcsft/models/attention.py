@@ -17,18 +17,23 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 BY_ROW = "sdpa_by_row"
 
 
-def choose_attention(attention: str, dtype: str = "bfloat16", training: bool = False) -> str:
+def choose_attention(
+    attention: str, dtype: str, model_class: type[PreTrainedModel] | None = None, training: bool = False
+) -> str:
     """The implementation for the spec's `model.attention` on this machine, as transformers calls it.
 
-    `auto` is flash attention, which knows rows, where it is installed, there is a GPU and the type is bfloat16. For
-    training on another GPU it is flex attention, which skips the blocks between rows, and on CPUs SDPA row by row.
+    `auto` is flash attention, which knows rows, where it is installed and GPU, type and model are fit for it. For
+    training on a GPU it is else flex attention, which skips the blocks between rows; and on CPUs, and for models that
+    know neither, SDPA, in training row by row.
     """
     if attention != "auto":
         return attention
     if torch.cuda.is_available():
-        if dtype == "bfloat16" and importlib.util.find_spec("flash_attn"):
+        new_enough = torch.cuda.get_device_capability() >= (8, 0)
+        flash = dtype == "bfloat16" and new_enough and getattr(model_class, "_supports_flash_attn", False)
+        if flash and importlib.util.find_spec("flash_attn"):
             return "flash_attention_2"
-        if training and importlib.util.find_spec("triton"):
+        if training and getattr(model_class, "_supports_flex_attn", False) and importlib.util.find_spec("triton"):
             return "flex_attention"
     return "sdpa"
 

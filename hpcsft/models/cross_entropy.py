@@ -5,6 +5,7 @@ Shapes: N positions, H hidden size, V vocabulary, C positions of a chunk. At no 
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 from typing import Any
 
@@ -22,8 +23,8 @@ def linear_cross_entropy(hidden: torch.Tensor, weight: torch.Tensor, targets: to
     A float32 scalar, whatever the type of the two, with gradients to both. The same number as
     `cross_entropy((hidden @ weight.T).float(), targets, reduction="sum")`, without its [N, V] and their gradients:
     the gradient of the logits is known as soon as they are, so the forward pass makes the gradients of both arguments
-    chunk by chunk (as Hsu et al. 2024, "Liger Kernel", section 3.2). On GPUs the kernels of cut-cross-entropy or
-    Liger do it where they are installed.
+    chunk by chunk (as Hsu et al. 2024, "Liger Kernel", section 3.2). On GPUs the kernels of Liger or
+    cut-cross-entropy do it where they are installed.
     """
     if len(targets) and hidden.is_cuda and (kernel := installed_kernel(hidden.dtype)):
         return kernel(hidden, weight, targets)
@@ -65,12 +66,16 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         return grad_hidden.mul_(grad_loss), grad_weight.mul_(grad_loss), None, None
 
 
+@functools.cache
 def installed_kernel(dtype: torch.dtype) -> Any:
-    """The fused GPU kernel to use for `dtype`, called like `linear_cross_entropy`; None without one."""
-    if dtype == torch.bfloat16 and importlib.util.find_spec("cut_cross_entropy"):
-        return _cut_cross_entropy
+    """The fused GPU kernel to use for `dtype`, called like `linear_cross_entropy`; None without one.
+
+    Liger's comes first: that of cut-cross-entropy adds up gradients in bfloat16, block by block and in any order.
+    """
     if importlib.util.find_spec("liger_kernel"):
         return _liger
+    if dtype == torch.bfloat16 and importlib.util.find_spec("cut_cross_entropy"):
+        return _cut_cross_entropy
     return None
 
 

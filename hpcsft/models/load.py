@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import torch
 from safetensors import SafetensorError
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 from transformers.utils.logging import disable_progress_bar
 
 from hpcsft.errors import InputError
@@ -15,17 +16,19 @@ from hpcsft.models.tokenizer import check_folder, first_line
 disable_progress_bar()  # its control characters fill log files
 
 
-def load_model(path: str, dtype: str = "bfloat16", attention: str = "auto") -> PreTrainedModel:
+def load_model(path: str, dtype: str = "bfloat16", attention: str = "auto", training: bool = False) -> PreTrainedModel:
     """The causal language model in the folder `path`, on the CPU. InputError if it does not load.
 
-    `dtype` is "bfloat16" or "float32"; `attention` as in the spec's `model.attention`.
+    `dtype` is "bfloat16" or "float32"; `attention` as in the spec's `model.attention`, chosen for `training` or not.
     """
     check_folder(path)
     try:
+        config = AutoConfig.from_pretrained(path, local_files_only=True, trust_remote_code=False)
+        model_class = MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), None)
         model, found = AutoModelForCausalLM.from_pretrained(
             path,
             dtype=getattr(torch, dtype),
-            attn_implementation=choose_attention(attention, dtype),
+            attn_implementation=choose_attention(attention, dtype, model_class, training),
             local_files_only=True,
             trust_remote_code=False,
             output_loading_info=True,
@@ -40,7 +43,7 @@ def load_model(path: str, dtype: str = "bfloat16", attention: str = "auto") -> P
 
 def load_for_training(path: str, dtype: str, attention: str) -> PreTrainedModel:
     """The same for `models.loss.supervised_loss`: attention within rows, loss instead of logits."""
-    model = load_model(path, dtype, choose_attention(attention, dtype, training=True))
+    model = load_model(path, dtype, attention, training=True)
     attend_by_row(model)
     install_loss_head(model)
     return model.train()

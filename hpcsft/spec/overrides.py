@@ -14,6 +14,7 @@ OWNED_BY_SPEC = {
     "optimizer": "train.optimizer",
     "scheduler": "train.scheduler",
     "bf16": "model.dtype",
+    "bfloat16": "model.dtype",
     "fp16": "model.dtype",
     "amp": "model.dtype",
     "torch_autocast": "model.dtype",
@@ -32,6 +33,13 @@ OWNED_BY_SPEC = {
 """DeepSpeed keys that the spec decides, and where."""
 
 REFUSED = {
+    "autotuning": "it starts trials of its own",
+    "compression_training": "the model would be another one",
+    "elasticity": "resume.py goes on with another number of ranks",
+    "progressive_layer_drop": "the model would be another one",
+    "sequence_parallel_size": "every rank computes whole rows",
+    "sparse_gradients": "every parameter has a whole gradient",
+    "tensor_parallel": "every rank computes whole rows",
     "gradient_allreduce_op": "gradients are averaged over the supervised tokens of the global batch",
     "managed_gradient_accumulation": "accumulation follows from train.global_batch_size",
     "zero_optimization.ignore_unused_parameters": "every parameter has a gradient in every step",
@@ -70,6 +78,7 @@ KNOWN = (
             "use_multi_rank_bucket_allreduce",
             "zero_hpz_partition_size",
             "zero_quantized_gradients",
+            "zero_quantized_nontrainable_weights",
             "zero_quantized_weights",
         )
     ),

@@ -8,6 +8,9 @@ from hpcsft.spec import ExperimentSpec
 
 NEVER_PRINT = 10**9
 
+REDUCE_BUCKET = 500_000_000
+"""DeepSpeed's own reduce_bucket_size, in parameters: memory that is set aside in every backward pass."""
+
 UNCONVERTIBLE = {
     "round_robin_gradients": "DeepSpeed mixes up parameters when it converts states kept in round-robin order",
     "elastic_checkpoint": "DeepSpeed cannot convert states saved in the elastic layout",
@@ -15,10 +18,13 @@ UNCONVERTIBLE = {
 """Settings of `train.deepspeed.zero_optimization` with which ZeRO 1 and 2 are bound to their number of ranks."""
 
 
-def deepspeed_config(spec: ExperimentSpec, accumulation_steps: int, on_gpu: bool, parts: int = 1) -> dict[str, Any]:
+def deepspeed_config(
+    spec: ExperimentSpec, accumulation_steps: int, on_gpu: bool, parts: int = 1, num_parameters: int | None = None
+) -> dict[str, Any]:
     """The configuration for deepspeed.initialize, with `train.deepspeed` merged over what follows from the spec.
 
-    Micro batches may be computed in `parts`, each as DeepSpeed's micro batch: see `train/micro_batch.py`.
+    Micro batches may be computed in `parts`, each as DeepSpeed's micro batch: see `train/micro_batch.py`. For a
+    model of less than REDUCE_BUCKET parameters the bucket is no larger than it.
     """
     train = spec.train
     optimizer: dict[str, Any] = {
@@ -33,6 +39,8 @@ def deepspeed_config(spec: ExperimentSpec, accumulation_steps: int, on_gpu: bool
     micro_batch_size = max(1, train.micro_batch_size // parts)
     world_size = train.global_batch_size // (train.micro_batch_size * accumulation_steps)
     zero: dict[str, Any] = {"stage": train.zero_stage}
+    if num_parameters and num_parameters < REDUCE_BUCKET:
+        zero["reduce_bucket_size"] = num_parameters
     if train.offload in ("optimizer", "all"):
         zero["offload_optimizer"] = {"device": "cpu", "pin_memory": on_gpu}
     if train.offload == "all":

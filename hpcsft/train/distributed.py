@@ -66,6 +66,7 @@ def export_environment(task: TaskIdentity, run: RunDir) -> None:
     os.environ["WORLD_SIZE"] = str(task.world_size)
     os.environ["LOCAL_RANK"] = str(task.local_rank)
     os.environ.setdefault("LOCAL_SIZE", os.environ.get("SLURM_NTASKS_PER_NODE", str(task.world_size)))
+    os.environ.setdefault("FLASH_ATTENTION_DETERMINISTIC", "1")  # or a resumed run would not end with the same bits
     if "SUBMITIT_EXECUTOR" in os.environ:  # in a job; what a user's shell exported long ago counts only by hand
         os.environ["MASTER_ADDR"] = os.environ.get("SLURM_LAUNCH_NODE_IPADDR", "127.0.0.1")
         os.environ["MASTER_PORT"] = str(rendezvous_port(f"{run.path}/{task.token}"))
@@ -86,6 +87,7 @@ def start_ranks(context: StageContext, on_gpu: bool) -> Ranks:
     if on_gpu:
         own = task.local_rank % torch.cuda.device_count()  # 0 where Slurm shows every task its own GPU only
         torch.cuda.set_device(own)
+        os.environ["LOCAL_RANK"] = str(own)  # by which DeepSpeed picks its device
         device = torch.device("cuda", own)
     else:
         device = torch.device("cpu")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import deepspeed
+import torch
 import transformers
 from transformers import PreTrainedModel
 
@@ -23,8 +24,12 @@ def build_model(spec: ExperimentSpec, ranks: Ranks) -> PreTrainedModel:
     return model
 
 
-def build_engine(model: PreTrainedModel, spec: ExperimentSpec, config: dict[str, Any], total_steps: int) -> Any:
+def build_engine(
+    model: PreTrainedModel, spec: ExperimentSpec, config: dict[str, Any], total_steps: int, device: torch.device
+) -> Any:
     """The engine that all ranks train with. `config` is DeepSpeed's, as `deepspeed_config` makes it."""
+    if spec.train.zero_stage == 3:
+        _shard(model, config, device)
     engine, *_ = deepspeed.initialize(
         model=model,
         model_parameters=[parameter for parameter in model.parameters() if parameter.requires_grad],
@@ -48,3 +53,16 @@ def _start_anew(optimizer: Any) -> None:
         for master, weight in zip(masters, weights, strict=True):
             master.data.copy_(weight)
             optimizer.optimizer.state[master]["step"].zero_()
+
+
+def _shard(model: PreTrainedModel, config: dict[str, Any], device: torch.device) -> None:
+    """Leave each rank its part of every weight, one after the other: `initialize` would move the whole model first."""
+    offload = config["zero_optimization"].get("offload_param", {})
+    deepspeed.zero.Init(
+        module=model,
+        config_dict_or_path=config,
+        remote_device=offload.get("device"),
+        pin_memory=offload.get("pin_memory", False),
+    )
+    for buffer in model.buffers():
+        buffer.data = buffer.data.to(device)

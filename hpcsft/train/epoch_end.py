@@ -5,6 +5,7 @@ Both are made from a checkpoint that is there already, and not again when an ear
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +14,8 @@ import torch
 
 from hpcsft.attempt.heartbeat import Heartbeat
 from hpcsft.data.batches import RowStore
-from hpcsft.data.order import TrainingOrder
+from hpcsft.data.order import TrainingOrder, divide
+from hpcsft.errors import StageError
 from hpcsft.models.export import gather_state, write_model
 from hpcsft.models.loss import supervised_loss
 from hpcsft.models.tokenizer import load_tokenizer
@@ -30,6 +32,8 @@ class EpochEnd:
     ranks: Ranks
     engine: Any
     held_out: RowStore
+    parts: int
+    """Every micro batch is computed in so many parts."""
     metrics: MetricsLog
     heartbeat: Heartbeat
 
@@ -53,7 +57,10 @@ class EpochEnd:
 
     @torch.no_grad()
     def _validation_loss(self, step: int, asked_to_stop: Callable[[], bool]) -> float | None:
-        """Mean cross-entropy per supervised token of the held-out rows (NaN without any); None when asked to stop."""
+        """Mean cross-entropy per supervised token of the held-out rows (NaN without any); None when asked to stop.
+
+        Raises StageError on all ranks if it is not finite.
+        """
         spec = self.context.spec
         if not len(self.held_out):
             return float("nan")
@@ -66,15 +73,20 @@ class EpochEnd:
             spec.seed,
         )
         self.engine.eval()
-        loss_sum = 0.0
+        loss_sum = torch.zeros((), dtype=torch.float64, device=self.ranks.device)
         for round_ in range(order.steps_per_epoch):
             self.heartbeat.beat("validate", step)
-            for rows in self.ranks.share(order.step(round_)):
-                loss_sum += supervised_loss(self.engine, self.held_out.batch(rows).to(self.ranks.device)).item()
+            for micro_batch in self.ranks.share(order.step(round_)):
+                for rows in divide(micro_batch, self.held_out.lengths, self.parts):
+                    loss_sum += supervised_loss(self.engine, self.held_out.batch(rows).to(self.ranks.device))
             if asked_to_stop():
                 return None
         self.engine.train()
-        return self.ranks.sum(loss_sum)[0] / self.held_out.supervised()
+        loss = self.ranks.sum(loss_sum.item())[0] / self.held_out.supervised()
+        if not math.isfinite(loss):
+            hint = "try model.dtype float32" if step else "is the model whole? try model.dtype float32"
+            raise StageError(f"the validation loss after step {step} is {loss}", hint)
+        return loss
 
     def _tell_loss(self, epoch: int, step: int, loss: float) -> None:
         if self.ranks.leader and len(self.held_out):

@@ -118,8 +118,8 @@ class Trainer:
         model = build_model(spec, ranks)
         startup.done("model")
         parts = ranks.from_leader(lambda: settle_parts(context, accumulation_steps))
-        config = deepspeed_config(spec, accumulation_steps, on_gpu, parts)
-        engine = build_engine(model, spec, config, order.steps_per_epoch * spec.train.epochs)
+        config = deepspeed_config(spec, accumulation_steps, on_gpu, parts, model.num_parameters())
+        engine = build_engine(model, spec, config, order.steps_per_epoch * spec.train.epochs, ranks.device)
         startup.done("engine")
         first_step = load_checkpoint(engine, context, ranks, found, heartbeat)
         startup.done("loading the checkpoint")
@@ -136,7 +136,7 @@ class Trainer:
             NonfiniteGuard(ranks, rows, spec.train.max_skipped_steps),
             Meter.of(ranks, rows, config_json, spec.model.dtype),
             metrics,
-            EpochEnd(context, ranks, engine, RowStore(run.data, manifest, "validation"), metrics, heartbeat),
+            EpochEnd(context, ranks, engine, RowStore(run.data, manifest, "validation"), parts, metrics, heartbeat),
             Checkpointer(engine, context, ranks, before_publish=metrics.flush),
             TimeLimit(context.task) if ranks.leader else None,
             first_step,

@@ -19,7 +19,7 @@ def parts_after(rows: Sequence[Mapping[str, Any]], micro_batch_size: int) -> int
     for row in rows:
         if row["event"] == "micro_batch":
             parts = row["parts"]
-        elif row["event"] == "end" and row["cause"] == "out_of_memory" and 2 * parts <= micro_batch_size:
+        elif row["event"] == "end" and row.get("halve") and 2 * parts <= micro_batch_size:
             parts *= 2
     return parts
 
@@ -29,10 +29,9 @@ def settle_parts(context: StageContext, accumulation_steps: int) -> int:
     micro_batch_size = context.spec.train.micro_batch_size
     parts = parts_after(context.journal.rows(), micro_batch_size)
     if parts > 1:
-        smaller, steps = micro_batch_size / parts, accumulation_steps * parts
         context.say(
-            f"memory ran out before: micro batches of {smaller:g} rows instead of {micro_batch_size}, "
-            f"{steps} accumulation steps instead of {accumulation_steps}; the global batch stays"
+            f"memory ran out before: every micro batch is computed in {parts} parts, with {accumulation_steps * parts} "
+            f"accumulation steps instead of {accumulation_steps}; the global batch stays"
         )
         context.journal.write("micro_batch", parts=parts)
     return parts

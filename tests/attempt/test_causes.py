@@ -29,6 +29,10 @@ class DistStoreError(RuntimeError):
 ERRORS = {
     "host memory": (MemoryError(), "out_of_memory"),
     "GPU memory": (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"), "out_of_memory"),
+    "GPU memory, as CUDA says it": (RuntimeError("CUDA error: out of memory"), "out_of_memory"),
+    "GPU memory, as its libraries say it": (RuntimeError("CUBLAS_STATUS_ALLOC_FAILED when calling"), "out_of_memory"),
+    "GPU memory, as NCCL says it": (torch.distributed.DistBackendError("Cuda: out of memory"), "out_of_memory"),
+    "memory, as C++ says it": (RuntimeError("std::bad_alloc"), "out_of_memory"),
     "no memory for a process": (OSError(errno.ENOMEM, "Cannot allocate memory"), "out_of_memory"),
     "no memory for a tensor": (
         RuntimeError("[enforce fail at alloc_cpu.cpp:117] . DefaultCPUAllocator: can't allocate memory"),

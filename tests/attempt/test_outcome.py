@@ -114,7 +114,7 @@ def test_slurms_word_about_memory_is_found_in_any_launcher_log(run, name):
     (run.submitit / "train" / "44_2_log.err").write_text("nothing\n" * 5000)
     (run.submitit / "train" / name).write_text("x" * 20000 + "\nslurmstepd: error: Detected 1 oom_kill event in ...\n")
     (run.submitit / "train" / "43_0_log.err").write_text("")
-    for event, facts in (START, LOST):
+    for event, facts in (START, ("ready", {}), LOST):
         journal(run).write(event, **facts)
     verdict = outcome(run).settle(1)
     assert end_of(run)["cause"] == "out_of_memory"
@@ -123,26 +123,29 @@ def test_slurms_word_about_memory_is_found_in_any_launcher_log(run, name):
 
 
 @pytest.mark.parametrize(
-    ("stage", "gpus", "said_so", "again"),
+    ("stage", "gpus", "ready", "said_so", "again"),
     [
-        ("train", 0, False, True),
-        ("train", 0, True, True),
-        ("train", 8, True, True),
-        ("train", 8, False, False),
-        ("generate", 0, True, False),
+        ("train", 0, True, False, True),
+        ("train", 0, True, True, True),
+        ("train", 0, False, True, False),
+        ("train", 8, True, True, True),
+        ("train", 8, True, False, False),
+        ("generate", 0, False, True, False),
     ],
 )
-def test_memory_is_tried_again_where_a_smaller_micro_batch_helps(run, stage, gpus, said_so, again):
+def test_memory_is_tried_again_where_a_smaller_micro_batch_helps(run, stage, gpus, ready, said_so, again):
     train = Plan.model_validate(read_json(run.plan)).stage("train")
     plan = train.model_copy(update={"name": stage, "gpus_per_node": gpus})
     ended = Outcome(run, plan, 0, token("44", 0))
     ended.journal.write("start")
+    if ready:
+        ended.journal.write("ready")
     if said_so:
         ended.journal.write(MEMORY[0], **MEMORY[1])
     (run.submitit / stage).mkdir()
     (run.submitit / stage / "44_0_log.err").write_text("oom-kill")
     verdict = ended.settle(1)
-    assert verdict.requeue == again
+    assert verdict.requeue == again == ended.journal.rows()[-1]["halve"]
     assert again or "no smaller micro batch can be tried" in verdict.message
 
 

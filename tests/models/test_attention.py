@@ -5,10 +5,14 @@ from __future__ import annotations
 import pytest
 import torch
 from torch.nn import functional
+from transformers import AutoConfig
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
+from hpcsft.data.batches import Batch
 from hpcsft.models import attention as module
 from hpcsft.models.attention import attend_by_row, choose_attention, document_arguments, sdpa_by_row
 from hpcsft.models.load import load_for_training, load_model
+from hpcsft.models.loss import supervised_loss
 
 LENGTHS = (5, 1, 9, 20)
 
@@ -62,20 +66,41 @@ def test_flash_attention_is_told_where_rows_begin(tiny_model):
     assert told["cu_seq_lens_q"].dtype == torch.int32 and told["max_length_q"] == told["max_length_k"] == 20
 
 
+@pytest.mark.slow
+def test_flex_attention_sees_rows(tiny_model):
+    """It is compiled, and on CPUs only its forward pass; transformers takes the rows from position_ids."""
+    ids = torch.arange(3, 3 + sum(LENGTHS))[None]
+    places = torch.cat([torch.arange(length) for length in LENGTHS])[None]
+    supervised = torch.tensor([1, 3, 8, 20, 30])
+    batch = Batch(ids, places, supervised, ids[0, supervised + 1], LENGTHS)
+    losses = []
+    for attention in ("sdpa", "flex_attention"):
+        model = load_for_training(str(tiny_model), "float32", attention)
+        with torch.no_grad():
+            losses.append(supervised_loss(model, batch).item())
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+
+
 CHOICES = [
-    ("bfloat16", True, True, True, "flash_attention_2"),
-    ("bfloat16", True, True, False, "flash_attention_2"),
-    ("float32", True, True, True, "flex_attention"),
-    ("float32", True, True, False, "sdpa"),
-    ("bfloat16", True, False, True, "flex_attention"),
-    ("bfloat16", False, True, True, "sdpa"),
+    ("bfloat16", "h100", True, "llama", True, "flash_attention_2"),
+    ("bfloat16", "h100", True, "llama", False, "flash_attention_2"),
+    ("bfloat16", "v100", True, "llama", True, "flex_attention"),
+    ("float32", "h100", True, "llama", True, "flex_attention"),
+    ("float32", "h100", True, "llama", False, "sdpa"),
+    ("bfloat16", "h100", False, "llama", True, "flex_attention"),
+    ("bfloat16", "h100", False, "falcon", True, "sdpa"),
+    ("bfloat16", None, True, "llama", True, "sdpa"),
 ]
 
 
-@pytest.mark.parametrize(("dtype", "gpu", "flash", "training", "expected"), CHOICES)
-def test_auto_takes_the_best_there_is(dtype, gpu, flash, training, expected, monkeypatch):
+@pytest.mark.parametrize(("dtype", "gpu", "flash", "model_type", "training", "expected"), CHOICES)
+def test_auto_takes_the_best_that_machine_and_model_know(
+    dtype, gpu, flash, model_type, training, expected, monkeypatch
+):
+    model_class = MODEL_FOR_CAUSAL_LM_MAPPING[type(AutoConfig.for_model(model_type))]
     installed = {"flash_attn": flash, "triton": True}
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu is not None)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: {"h100": (9, 0), "v100": (7, 0)}[gpu])
     monkeypatch.setattr(module.importlib.util, "find_spec", lambda name: object() if installed[name] else None)
-    assert choose_attention("auto", dtype, training) == expected
-    assert choose_attention("eager", dtype, training) == "eager"
+    assert choose_attention("auto", dtype, model_class, training) == expected
+    assert choose_attention("eager", dtype, model_class, training) == "eager"

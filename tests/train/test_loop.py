@@ -137,7 +137,9 @@ def test_bfloat16_resumes_with_the_same_bits(short: dict[str, Any], tmp_path: Pa
 
 def test_the_exports_hold_what_was_learnt(short: dict[str, Any], tmp_path: Path) -> None:
     run = new_run(short, tmp_path, "train.zero_stage=3")
-    train(run)
+    assert "ready after" in train(run)
+    (ready,) = [row for row in read_jsonl(run.journal_file("train", 0, 1)) if row["event"] == "ready"]
+    assert {"imports", "rows", "model", "engine", "loading the checkpoint"} <= ready["phases_s"].keys()
     by_epoch = {row["epoch"]: row["loss"] for row in read_jsonl(run.validation)}
     assert set(by_epoch) == {0, 1, 2} and by_epoch[2] < by_epoch[1] < by_epoch[0]
     store = RowStore(run.data, read_manifest(run.manifest), "validation")

@@ -16,8 +16,8 @@ from hpcsft.records import read_jsonl
 from hpcsft.train.micro_batch import parts_after
 from tests.train.ranks import new_run, train
 
-MEMORY = {"event": "end", "cause": "out_of_memory"}
-OTHER = {"event": "end", "cause": "preemption"}
+MEMORY = {"event": "end", "cause": "out_of_memory", "halve": True}
+OTHER = {"event": "end", "cause": "preemption", "halve": False}
 
 
 def halved(parts: int) -> dict[str, Any]:
@@ -32,6 +32,7 @@ def halved(parts: int) -> dict[str, Any]:
         ([MEMORY], 2),
         ([MEMORY, halved(2), OTHER], 2),
         ([MEMORY, halved(2), OTHER, halved(2), MEMORY], 4),
+        ([{**MEMORY, "halve": False}], 1),
         ([MEMORY, MEMORY], 4),
         ([MEMORY, MEMORY, MEMORY, MEMORY], 4),
     ],
@@ -69,7 +70,7 @@ def test_a_divided_micro_batch_is_learnt_as_before(stage: int, spec_values: dict
             journal = Journal(run, "train", 0, 1, Token(job_id="before", restart=0))
             journal.write("micro_batch", parts=parts)
         output = train(run)
-        told = "micro batches of 1 rows instead of 4, 4 accumulation steps instead of 1; the global batch stays"
+        told = "computed in 4 parts, with 4 accumulation steps instead of 1; the global batch stays"
         assert (told in output) == (parts > 1)
         losses.append([(row["loss"], row["grad_norm"]) for row in read_jsonl(run.metrics)])
     assert len(losses[0]) >= 4
