@@ -29,7 +29,7 @@ class Activations(NamedTuple):
     loss: int
     """All that the loss needs: its logits, and the gradients that it makes in the forward pass."""
     logits: int
-    """Those of one chunk, and of the one before."""
+    """Those of one chunk."""
     full_logits: int
     """What logits at all positions would have taken, and do not."""
 
@@ -67,7 +67,7 @@ def activations(
     working = backward + layer if checkpointing else backward
     working = max(working, head - (0 if checkpointing else kept))
     chunk = min(supervised, max(FEWEST_POSITIONS, LOGITS_PER_CHUNK // shape.vocab_size))
-    logits = chunk * shape.vocab_size * 2 * 4  # in float32, while those of the chunk before are still there
+    logits = chunk * shape.vocab_size * (4 + b * (b < 4))  # in float32, and as the product gave them
     final_norm = supervised * hidden * (4 + 3 * b)
     weights = head * (3 if shape.normalized_head else 1)
     if not shape.chunked_loss:

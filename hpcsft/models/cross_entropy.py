@@ -55,6 +55,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
                 scores = scores.to(hidden.dtype)
                 torch.mm(scores, weight, out=grad)
                 grad_weight.addmm_(scores.T, part)
+            del scores  # or it would still be there while the next are made
         ctx.gradients = grad_hidden, grad_weight
         return loss
 
