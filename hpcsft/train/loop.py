@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -15,9 +15,10 @@ from hpcsft.data import preprocess
 from hpcsft.data.batches import RowStore
 from hpcsft.data.order import TrainingOrder
 from hpcsft.data.shards import read_manifest
-from hpcsft.errors import Fenced, StageError, Stopped
+from hpcsft.errors import StageError, Stopped
 from hpcsft.plan import split_batch
 from hpcsft.stage import StageContext, require
+from hpcsft.train.agreement import Agreement, Boundary
 from hpcsft.train.checkpoints import Checkpointer, find_checkpoint, load_checkpoint
 from hpcsft.train.deepspeed_config import deepspeed_config
 from hpcsft.train.distributed import Ranks, start_ranks
@@ -59,17 +60,6 @@ def train(context: StageContext) -> None:
         dist.destroy_process_group()  # not after a failure: it waits for all, and the cause would never be written
 
 
-class Boundary(NamedTuple):
-    """What all ranks agree on between two steps."""
-
-    stop: bool
-    """Was any of them asked to stop?"""
-    due: bool
-    """Has checkpoint.every_minutes passed?"""
-    written: bool
-    """Have all of them written their part of a pending checkpoint?"""
-
-
 @dataclass
 class Trainer:
     """One attempt at training."""
@@ -88,6 +78,7 @@ class Trainer:
     checkpoints: Checkpointer
     time_limit: TimeLimit | None
     """On rank 0 only."""
+    agreement: Agreement
     first_step: int
 
     @classmethod
@@ -125,6 +116,8 @@ class Trainer:
         startup.done("loading the checkpoint")
         metrics = MetricsLog(run)
         config_json = engine.module.config.to_dict()
+        checkpoints = Checkpointer(engine, context, ranks, before_publish=metrics.flush)
+        time_limit = TimeLimit(context.task) if ranks.leader else None
         return cls(
             context,
             ranks,
@@ -137,8 +130,9 @@ class Trainer:
             Meter.of(ranks, rows, config_json, spec.model.dtype),
             metrics,
             EpochEnd(context, ranks, engine, RowStore(run.data, manifest, "validation"), parts, metrics, heartbeat),
-            Checkpointer(engine, context, ranks, before_publish=metrics.flush),
-            TimeLimit(context.task) if ranks.leader else None,
+            checkpoints,
+            time_limit,
+            Agreement(context, ranks, checkpoints, time_limit),
             first_step,
         )
 
@@ -152,7 +146,7 @@ class Trainer:
         context, step = self.context, self.first_step
         self._tell_origin(step)
         context.progress(step, self.total_steps, "steps")
-        if self._agree()[0].stop:
+        if self.agreement.reach()[0].stop:
             self._stop(step)
         self._finish_epoch(step)
         saved_at_s = time.monotonic()
@@ -193,7 +187,7 @@ class Trainer:
         epoch, rest = divmod(step, self.order.steps_per_epoch)
         if rest == 0 and self.checkpoints.pending:
             self.checkpoints.publish()  # nothing is lost then, whatever comes during validation and export
-        if rest == 0 and not self.epoch_end.finish(epoch, step, lambda: self._agree()[0].stop):
+        if rest == 0 and not self.epoch_end.finish(epoch, step, lambda: self.agreement.reach()[0].stop):
             self._stop(step)
 
     def _stop(self, step: int) -> None:
@@ -210,22 +204,6 @@ class Trainer:
         by = self.context.notice.requested or "another rank was asked to"
         raise Stopped(f"stopped after step {step}{told}: {by}")
 
-    def _agree(self, saved_at_s: float = math.inf, *values: float) -> tuple[Boundary, list[float]]:
-        """The boundary that all ranks see alike, and each of `values` summed over them: one all-reduce for everything.
-
-        Raises Fenced on all of them if a newer attempt has begun.
-        """
-        minutes = self.context.spec.train.checkpoint.every_minutes
-        late = minutes is not None and time.monotonic() - saved_at_s >= minutes * 60
-        if self.time_limit and self.time_limit.is_near(self.checkpoints.longest_s):
-            self.context.notice.request("time limit")
-        lost = self.ranks.leader and self.context.fence.taken_over()
-        flags = (self.context.notice.requested is not None, late, not self.checkpoints.written, lost)
-        stop, due, unwritten, fenced, *sums = self.ranks.sum(*map(float, flags), *values)
-        if fenced:
-            raise Fenced("a newer attempt has taken over", "nothing to do: Slurm has given this one up")
-        return Boundary(stop > 0, due > 0, unwritten == 0), sums
-
     def _step(self, step: int, saved_at_s: float) -> Boundary:
         """Optimizer step number `step`, counted from 0."""
         micro_batches = self.order.step(step)
@@ -233,7 +211,7 @@ class Trainer:
         lr = self.engine.get_lr()[0]
         computed = self.step.compute(micro_batches, meter.supervised_tokens)
         slots = meter.slots(computed.data_s)
-        boundary, (loss_sum, *slots) = self._agree(saved_at_s, computed.loss_sum, *slots)
+        boundary, (loss_sum, *slots) = self.agreement.reach(saved_at_s, computed.loss_sum, *slots)
         loss = loss_sum / meter.supervised_tokens
         self.guard.before_update(step + 1, loss, computed)
         updated = self.step.update()
