@@ -55,7 +55,7 @@ def test_a_divided_micro_batch_has_the_same_rows_in_parts_of_about_equal_length(
     assert divide(np.array([4, 7]), lengths, 1)[0].dtype == np.int64
 
 
-@pytest.mark.parametrize("stage", [2, 3])
+@pytest.mark.parametrize("stage", [3, pytest.param(2, marks=pytest.mark.slow)])
 def test_a_divided_micro_batch_is_learnt_as_before(stage: int, spec_values: dict[str, Any], tmp_path: Path) -> None:
     """Only the order of sums differs, also where a rank has parts without rows."""
     spec_values.pop("evaluate")

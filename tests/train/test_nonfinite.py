@@ -20,8 +20,13 @@ from hpcsft.records import read_json, read_jsonl
 from hpcsft.rundir import RunDir
 from tests.train.ranks import fail, new_run, train
 
-SOME = [("0", "float32"), ("1", "bfloat16"), ("2", "float32"), ("3", "bfloat16")]
-"""Of the ways in which DeepSpeed steps: ZeRO stage and type."""
+
+def often_and_slow(*ways: tuple[str, str], often: int = 1) -> list[Any]:
+    """ZeRO stages and types; DeepSpeed steps in as many ways. All but the first `often` are tried by `make slow`."""
+    return [pytest.param(*way, marks=pytest.mark.slow if number >= often else ()) for number, way in enumerate(ways)]
+
+
+PASSED_OVER = often_and_slow(("0", "float32"), ("3", "bfloat16"), ("1", "bfloat16"), ("2", "float32"), often=2)
 
 
 @pytest.fixture
@@ -74,7 +79,7 @@ def test_a_loss_that_is_not_finite_ends_the_run_and_names_the_conversation(short
     assert not list(run.checkpoints.glob("step-*"))
 
 
-@pytest.mark.parametrize(("stage", "dtype"), SOME)
+@pytest.mark.parametrize(("stage", "dtype"), PASSED_OVER)
 def test_a_step_is_passed_over_where_the_spec_allows_it(stage, dtype, short, tmp_path):
     token = poison(short, tmp_path)
     run = new_run(short, tmp_path, f"train.zero_stage={stage}", f"model.dtype={dtype}", "train.max_skipped_steps=1")
@@ -89,7 +94,7 @@ def test_a_step_is_passed_over_where_the_spec_allows_it(stage, dtype, short, tmp
     assert not weights["model.embed_tokens.weight"][token].any(), "nothing of that step was learnt"
 
 
-@pytest.mark.parametrize(("stage", "dtype"), [("0", "bfloat16"), ("3", "float32")])
+@pytest.mark.parametrize(("stage", "dtype"), often_and_slow(("3", "float32"), ("0", "bfloat16")))
 def test_steps_are_passed_over_so_often_and_no_more(stage, dtype, short, tmp_path):
     """The first update throws the weights so far that gradients are infinite, though the loss is finite."""
     options = [f"train.zero_stage={stage}", f"model.dtype={dtype}", "train.max_grad_norm=0"]
@@ -102,7 +107,7 @@ def test_steps_are_passed_over_so_often_and_no_more(stage, dtype, short, tmp_pat
     assert rows[1]["grad_norm"] is None and math.isfinite(rows[1]["loss"])
 
 
-@pytest.mark.parametrize(("stage", "dtype"), [("0", "bfloat16"), ("1", "float32"), ("3", "float32")])
+@pytest.mark.parametrize(("stage", "dtype"), often_and_slow(("1", "float32"), ("0", "bfloat16"), ("3", "float32")))
 def test_weights_that_are_not_finite_are_never_saved(stage, dtype, short, tmp_path):
     """The gradients of the first step were finite, what it made of the weights is not."""
     options = [f"train.zero_stage={stage}", f"model.dtype={dtype}", "train.checkpoint.every_steps=1"]
