@@ -64,7 +64,7 @@ RULES = {
     "hpcsft.model_shape": Rule("records"),  # this and the next two are pure
     "hpcsft.flops": Rule("model_shape"),
     "hpcsft.gpus": Rule(),
-    "hpcsft.estimate": Rule(f"{LOW} model_shape flops gpus inputs estimate"),
+    "hpcsft.estimate": Rule(f"{LOW} model_shape flops gpus inputs estimate train.deepspeed_config"),
     "hpcsft.estimate.text": Rule("estimate.memory", "rich"),
     "hpcsft.inputs": Rule(
         f"{LOW} model_shape data.files data.formats data.hub data.readers evaluate.prompts train.trackers"

@@ -61,19 +61,7 @@ class Heartbeat:
         }
         # -I -S: no site-packages and no path of ours, so that it starts fast and imports the standard library only.
         command = [sys.executable, "-I", "-S", str(WATCHDOG), json.dumps(settings)]
-        reader, writer = os.pipe()
-        os.set_blocking(writer, False)
-        # A child inherits the mask: the signals never reach the watchdog, not even before its first line.
-        mask = signal.pthread_sigmask(signal.SIG_BLOCK, OUTLIVED_SIGNALS)
-        try:
-            watchdog = subprocess.Popen(command, stdin=reader, stdout=subprocess.DEVNULL)
-        except BaseException:
-            os.close(writer)
-            raise
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-            os.close(reader)
-        return cls(watchdog, writer)
+        return cls(*start_listener(command))
 
     def beat(self, phase: Phase, step: int) -> None:
         """Tell that this rank begins `phase` of `step`, or goes on in it. Takes microseconds, never waits or raises."""
@@ -101,3 +89,19 @@ class Heartbeat:
 
     def __exit__(self, *exception: object) -> None:
         self.close()
+
+
+def start_listener(command: list[str], cwd: Path | None = None) -> tuple[subprocess.Popen[bytes], int]:
+    """A child process that OUTLIVED_SIGNALS do not end, and a pipe to its standard input that never blocks."""
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    # A child inherits the mask: the signals never reach it, not even before its first line.
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, OUTLIVED_SIGNALS)
+    try:
+        return subprocess.Popen(command, stdin=reader, stdout=subprocess.DEVNULL, cwd=cwd), writer
+    except BaseException:
+        os.close(writer)
+        raise
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        os.close(reader)

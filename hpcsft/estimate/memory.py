@@ -15,14 +15,13 @@ from hpcsft.estimate.states import element_bytes, master_bytes, model_states
 from hpcsft.model_shape import ModelShape
 from hpcsft.records import Record
 from hpcsft.spec import ExperimentSpec
+from hpcsft.train.deepspeed_config import REDUCE_BUCKET
 
 GB = 10**9
 
 KEPT_FREE = 0.05
 """Share of a GPU's memory for CUDA, NCCL and fragmentation. An "80 GB" GPU has 85 * 10**9 bytes: it is 10% of those."""
 
-BUCKET_ELEMENTS = int(5e8)
-"""DeepSpeed's reduce_bucket_size, and what it reduces at once without ZeRO."""
 LIVE_ELEMENTS = int(1e9)
 """ZeRO 3: stage3_max_live_parameters; sub_group_size is as large."""
 MOST_NODES = 64
@@ -112,7 +111,7 @@ def _buffers(spec: ExperimentSpec, world_size: int, num_parameters: int) -> int:
     size, stage = element_bytes(spec), spec.train.zero_stage
     if stage == 0:
         return 0
-    bucket = _zero(spec, "reduce_bucket_size", min(BUCKET_ELEMENTS, num_parameters))
+    bucket = _zero(spec, "reduce_bucket_size", min(REDUCE_BUCKET, num_parameters))
     copied = min(bucket, num_parameters) if world_size > 1 else 0  # on its way to the other ranks
     buckets = bucket * (2 if stage < 3 and _zero(spec, "overlap_comm", False) else 1) + copied * (stage > 1)
     held = min(num_parameters, _zero(spec, "stage3_max_live_parameters", LIVE_ELEMENTS)) if stage == 3 else 0
@@ -126,9 +125,9 @@ def _step(spec: ExperimentSpec, world_size: int, num_parameters: int) -> int:
     size, master, stage = element_bytes(spec), master_bytes(spec), spec.train.zero_stage
     converted = master if master > size else 0
     if stage == 0:
-        return max(num_parameters * converted, min(num_parameters, BUCKET_ELEMENTS) * size)
+        return max(num_parameters * converted, min(num_parameters, REDUCE_BUCKET) * size)
     share = -(-num_parameters // world_size)
-    bucket = _zero(spec, "reduce_bucket_size", min(BUCKET_ELEMENTS, num_parameters)) * size
+    bucket = _zero(spec, "reduce_bucket_size", min(REDUCE_BUCKET, num_parameters)) * size
     if stage == 1:
         reduced = share * size + bucket
         flattened = share * (2 * size + converted) - num_parameters * size

@@ -9,7 +9,7 @@ from hpcsft.spec import ExperimentSpec
 NEVER_PRINT = 10**9
 
 REDUCE_BUCKET = 500_000_000
-"""DeepSpeed's own reduce_bucket_size, in parameters: memory that is set aside in every backward pass."""
+"""DeepSpeed's own reduce_bucket_size, in parameters: set aside in every backward pass; reduced at once without ZeRO."""
 
 UNCONVERTIBLE = {
     "round_robin_gradients": "DeepSpeed mixes up parameters when it converts states kept in round-robin order",

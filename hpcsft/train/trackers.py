@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import importlib.util
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -17,7 +16,7 @@ from collections.abc import Collection, Iterable
 from contextlib import suppress
 from pathlib import Path
 
-from hpcsft.attempt.heartbeat import OUTLIVED_SIGNALS
+from hpcsft.attempt.heartbeat import start_listener
 from hpcsft.errors import StageError
 from hpcsft.rundir import RunDir
 
@@ -53,7 +52,9 @@ class Trackers:
         if missing := missing_packages(names):
             message = f"train.trackers: not installed here: {', '.join(missing)}"
             raise StageError(message, how_to_install(missing))
-        return cls([_start(name, run) for name in names])
+        root = Path(__file__).resolve().parents[2]
+        command = [sys.executable, "-m", PROCESS, str(run.path)]
+        return cls([start_listener([*command, name], root) for name in names])
 
     def look(self) -> None:
         """There are new lines to send."""
@@ -75,24 +76,3 @@ class Trackers:
             except subprocess.TimeoutExpired:
                 process.kill()
         self._lines = []
-
-
-def _start(name: str, run: RunDir) -> tuple[subprocess.Popen[bytes], int]:
-    reader, writer = os.pipe()
-    os.set_blocking(writer, False)
-    # A child inherits the mask: what asks this rank to stop must not end what tells of its last steps.
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, OUTLIVED_SIGNALS)
-    try:
-        process = subprocess.Popen(
-            [sys.executable, "-m", PROCESS, str(run.path), name],
-            stdin=reader,
-            stdout=subprocess.DEVNULL,
-            cwd=Path(__file__).resolve().parents[2],
-        )
-    except BaseException:
-        os.close(writer)
-        raise
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-        os.close(reader)
-    return process, writer

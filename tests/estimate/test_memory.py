@@ -6,9 +6,10 @@ import itertools
 
 import pytest
 
-from hpcsft.estimate.memory import BUCKET_ELEMENTS, GB, PARTS, changed, hints, rank_memory, usable_bytes
+from hpcsft.estimate.memory import GB, PARTS, changed, hints, rank_memory, usable_bytes
 from hpcsft.plan import make_plan
 from hpcsft.spec import ExperimentSpec
+from hpcsft.train.deepspeed_config import REDUCE_BUCKET
 from tests.estimate.models import BAICHUAN2_7B, LLAMA_7B, LLAMA_7B_PARAMETERS, shape_of, spec_of
 
 LLAMA = LLAMA_7B_PARAMETERS, shape_of(LLAMA_7B)
@@ -61,12 +62,12 @@ def test_buffers_follow_the_deepspeed_settings(zero_stage):
         return rank_memory(spec_of(train=train), 8, *LLAMA).buffers_bytes
 
     usual = buffers()
-    assert usual >= 2 * BUCKET_ELEMENTS
+    assert usual >= 2 * REDUCE_BUCKET
     assert buffers(reduce_bucket_size=int(1e8)) < usual
     assert buffers(reduce_bucket_size="auto") == usual
     if zero_stage == 3:
         assert buffers(stage3_max_live_parameters=int(1e8)) == usual - 2 * int(9e8)
-    assert buffers(overlap_comm=True) == usual + (zero_stage < 3) * 2 * BUCKET_ELEMENTS
+    assert buffers(overlap_comm=True) == usual + (zero_stage < 3) * 2 * REDUCE_BUCKET
 
 
 @pytest.mark.parametrize("checkpointing", [True, False])

@@ -32,13 +32,13 @@ BOTH = ["tensorboard", "wandb"]
 @pytest.fixture
 def run(tmp_path, monkeypatch) -> Iterator[RunDir]:
     """Nothing that it starts outlives the test."""
-    start, started = module._start, []
+    start, started = module.start_listener, []
 
-    def remembered(name: str, run: RunDir) -> tuple[subprocess.Popen[bytes], int]:
-        started.append(start(name, run))
+    def remembered(command: list[str], cwd: Path) -> tuple[subprocess.Popen[bytes], int]:
+        started.append(start(command, cwd))
         return started[-1]
 
-    monkeypatch.setattr(module, "_start", remembered)
+    monkeypatch.setattr(module, "start_listener", remembered)
     run = RunDir(tmp_path / "demo-12345678")
     run.create()
     values = {"model": {"path": "/m"}, "data": {"train": ["/d.jsonl"]}, "train": {"trackers": BOTH}}
