@@ -30,6 +30,21 @@ def launch(
     )
 
 
+def loaded_by_look(script: str, spec: Path, cwd: Path) -> str:
+    """Exit code of launch/SCRIPT on `spec`, and which of torch, deepspeed and datasets it has loaded, as a line."""
+    code = (
+        f"import sys, runpy; sys.argv = [{script!r}, {str(spec)!r}]\n"
+        f"try: runpy.run_path({str(ROOT / 'launch' / script)!r}, run_name='__main__')\n"
+        "except SystemExit as end: code = end.code\n"
+        "print(code, [name for name in ('torch', 'deepspeed', 'datasets') if sys.modules.get(name)], file=sys.stderr)"
+    )
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(
+        command, capture_output=True, text=True, cwd=cwd, timeout=TIMEOUT_S, env=environment(), check=True
+    )
+    return done.stderr.strip()
+
+
 def empty_path(folder: Path) -> Path:
     """A folder for PATH in which there is no program at all, so no Slurm."""
     folder.mkdir()

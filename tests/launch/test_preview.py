@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 
 import pytest
 
-from tests.launch.command import ROOT, TIMEOUT_S, environment, launch
+from tests.launch.command import launch, loaded_by_look
 
 
 @pytest.fixture
@@ -47,17 +45,7 @@ def test_scripts_get_one_document(spec_file, tmp_path):
 
 def test_it_is_light(spec_file, tmp_path):
     """Without torch it starts in a third of the time."""
-    code = (
-        f"import sys, runpy; sys.argv = ['preview.py', {str(spec_file)!r}]\n"
-        f"try: runpy.run_path({str(ROOT / 'launch' / 'preview.py')!r}, run_name='__main__')\n"
-        "except SystemExit as end: code = end.code\n"
-        "print(code, [name for name in ('torch', 'deepspeed', 'datasets') if sys.modules.get(name)], file=sys.stderr)"
-    )
-    command = [sys.executable, "-c", code]
-    done = subprocess.run(
-        command, capture_output=True, text=True, cwd=tmp_path, timeout=TIMEOUT_S, env=environment(), check=True
-    )
-    assert done.stderr.splitlines() == ["0 []"]
+    assert loaded_by_look("preview.py", spec_file, tmp_path) == "0 []"
 
 
 @pytest.mark.parametrize(
