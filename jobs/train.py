@@ -6,6 +6,7 @@ from pathlib import Path
 
 sys.path[0] = str(Path(__file__).resolve().parents[1])
 
+from hpcsft.attempt.ending import ends_at_once
 from hpcsft.stage import StageContext, run_stage
 
 
@@ -21,4 +22,5 @@ def body(context: StageContext) -> None:
 
 
 if __name__ == "__main__":
-    run_stage("train", body)
+    with ends_at_once():
+        run_stage("train", body)

@@ -138,7 +138,7 @@ RULES = {
         f"{LOW} stage report data.readable data.shards evaluate.judges evaluate.outputs evaluate.prompts "
         "evaluate.scores evaluate.verdicts"
     ),
-    "jobs": Rule("stage", later="data models train evaluate report"),
+    "jobs": Rule("stage attempt.ending", later="data models train evaluate report"),
     "launch": Rule(f"{LOW} estimate inputs cluster monitor", later="rich"),
     "launch.plan": Rule(f"{LOW} estimate inputs gpus", later="rich data.amount models.tokenizer"),
     "launch.preview": Rule(f"{LOW} inputs cluster", later="rich data models.tokenizer"),

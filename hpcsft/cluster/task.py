@@ -34,8 +34,8 @@ class StageTask:
         import submitit
 
         from hpcsft.attempt import notice
+        from hpcsft.attempt.ending import ends_at_once
         from hpcsft.attempt.identity import TaskIdentity
-        from hpcsft.errors import EXIT_FENCED, EXIT_STOPPED
         from hpcsft.rundir import RunDir
 
         notice.came_before = came
@@ -47,13 +47,19 @@ class StageTask:
         redirect(folder / f"{task.rank}.out", folder / f"{task.rank}.err")
         script = str(Path(self.code_dir) / "jobs" / f"{self.stage}.py")
         sys.argv = [script, self.run_dir, self.index]
+        with ends_at_once():
+            self._run(script, task.token.in_slurm, f"{folder}/{task.rank}.err")
+
+    def _run(self, script: str, in_slurm: bool, log: str) -> None:
+        from hpcsft.errors import EXIT_FENCED, EXIT_STOPPED
+
         try:
             runpy.run_path(script, run_name="__main__")
         except SystemExit as leave:  # submitit takes exceptions for failures, but not this one
-            if leave.code == EXIT_FENCED and task.token.in_slurm:
+            if leave.code == EXIT_FENCED and in_slurm:
                 time.sleep(HOLD_S)  # srun would take our end for that of the newer attempt's step, and cancel it
             elif leave.code not in (None, 0, EXIT_STOPPED):  # what was stopped has failed at nothing
-                raise RuntimeError(f"stage {self.stage} failed; its log is {folder}/{task.rank}.err") from None
+                raise RuntimeError(f"stage {self.stage} failed; its log is {log}") from None
         finally:
             for number in (signal.SIGTERM, signal.SIGUSR2):
                 signal.signal(number, signal.SIG_IGN)

@@ -20,6 +20,7 @@ from typing import Any
 import pytest
 import torch
 
+from hpcsft.attempt.ending import ends_at_once
 from hpcsft.train.host_memory import available_bytes, fits
 from hpcsft.train.snapshot import PIECE_BYTES, SnapshotEngine, snapshot_bytes
 
@@ -390,4 +391,5 @@ def check_stage(folder: Path, zero_stage: int, dtype: str) -> None:
 
 
 if __name__ == "__main__":
-    one_rank(Path(sys.argv[1]))
+    with ends_at_once():
+        one_rank(Path(sys.argv[1]))
