@@ -1,39 +1,55 @@
-"""The one way in to models, for training, generation and judging. Never from the network."""
+"""The one way in to models, for training, generation and judging. Never from the network, never with code of theirs."""
 
 from __future__ import annotations
 
+import pickle
+from typing import Any
+
 import torch
 from safetensors import SafetensorError
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 from transformers.utils.logging import disable_progress_bar
 
 from hpcsft.errors import InputError
 from hpcsft.models.attention import attend_by_row, choose_attention
 from hpcsft.models.heads import install_loss_head
+from hpcsft.models.hollow import hollow
 from hpcsft.models.tokenizer import check_folder, first_line
 
 disable_progress_bar()  # its control characters fill log files
+
+UNREADABLE = (
+    OSError,
+    ValueError,
+    KeyError,
+    RuntimeError,
+    ImportError,
+    SafetensorError,
+    pickle.UnpicklingError,
+    EOFError,
+)
+"""What transformers raises for a folder that it cannot use."""
 
 
 def load_model(path: str, dtype: str = "bfloat16", attention: str = "auto", training: bool = False) -> PreTrainedModel:
     """The causal language model in the folder `path`, on the CPU. InputError if it does not load.
 
-    `dtype` is "bfloat16" or "float32"; `attention` as in the spec's `model.attention`, chosen for `training` or not.
+    `dtype` is "bfloat16" or "float32"; `attention` as in the spec's `model.attention`, chosen for `training` or not. A
+    folder with an adapter is its base model with the adapter merged into it.
     """
-    check_folder(path)
+    options, config = _look_at(path)
     try:
-        config = AutoConfig.from_pretrained(path, local_files_only=True, trust_remote_code=False)
-        model_class = MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), None)
         model, found = AutoModelForCausalLM.from_pretrained(
             path,
             dtype=getattr(torch, dtype),
-            attn_implementation=choose_attention(attention, dtype, model_class, training),
+            attn_implementation=_attention(config, attention, dtype, training),
             local_files_only=True,
             trust_remote_code=False,
             output_loading_info=True,
+            **options,
         )
-    except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
+    except UNREADABLE as error:
         raise InputError(f"{path}: the model does not load: {first_line(error)}") from None
     if found["missing_keys"]:  # transformers would go on with random numbers
         names = sorted(found["missing_keys"])
@@ -41,9 +57,14 @@ def load_model(path: str, dtype: str = "bfloat16", attention: str = "auto", trai
     return model
 
 
-def load_for_training(path: str, dtype: str, attention: str) -> PreTrainedModel:
-    """The same for `models.loss.supervised_loss`: attention within rows, loss instead of logits."""
-    model = load_model(path, dtype, attention, training=True)
+def load_for_training(
+    path: str, dtype: str, attention: str, adapters: Any = None, read: bool = True
+) -> PreTrainedModel:
+    """The same for `models.loss.supervised_loss`: attention within rows, loss instead of logits, adapters if asked for.
+
+    Without `read` no weight is read, and none takes memory: parameters have shape and type, and no values of their own.
+    """
+    model = load_model(path, dtype, attention, training=True) if read else _unread(path, dtype, attention)
     attend_by_row(model)
     install_loss_head(model)
     return model.train()
@@ -52,3 +73,30 @@ def load_for_training(path: str, dtype: str, attention: str) -> PreTrainedModel:
 def pick_device() -> torch.device:
     """The GPU of this task if there is one, else the CPU."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def _unread(path: str, dtype: str, attention: str) -> PreTrainedModel:
+    """What `load_model` returns for training, its parameters without values."""
+    _, config = _look_at(path)
+    implementation = _attention(config, attention, dtype, training=True)
+    return hollow(
+        lambda: AutoModelForCausalLM.from_config(
+            config, dtype=getattr(torch, dtype), attn_implementation=implementation, trust_remote_code=False
+        )
+    )
+
+
+def _look_at(path: str) -> tuple[dict[str, Any], PreTrainedConfig]:
+    """How the weights in the folder are to be read, and its config."""
+    check_folder(path)
+    options: dict[str, Any] = {}
+    gguf = {name: options[name] for name in ("gguf_file",) if name in options}
+    try:
+        return options, AutoConfig.from_pretrained(path, local_files_only=True, trust_remote_code=False, **gguf)
+    except UNREADABLE as error:
+        raise InputError(f"{path}: the model does not load: {first_line(error)}") from None
+
+
+def _attention(config: PreTrainedConfig, attention: str, dtype: str, training: bool) -> str:
+    model_class = MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), None)
+    return choose_attention(attention, dtype, model_class, training)

@@ -51,6 +51,12 @@ class Ranks:
         dist.broadcast_object_list(box, src=0)
         return box[0]
 
+    def gather(self, value: Any) -> list[Any]:
+        """The `value` of every rank, on every rank."""
+        values: list[Any] = [None] * self.world_size
+        dist.all_gather_object(values, value)
+        return values
+
     def share(self, items: Sequence[T]) -> Sequence[T]:
         """This rank's part of what all ranks do together."""
         return items[self.rank :: self.world_size]

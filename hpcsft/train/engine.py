@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 from typing import Any
 
 import deepspeed
@@ -9,6 +10,8 @@ import torch
 import transformers
 from transformers import PreTrainedModel
 
+from hpcsft.errors import HpcsftError, InputError, StageError
+from hpcsft.models.hollow import filled
 from hpcsft.models.load import load_for_training
 from hpcsft.spec import ExperimentSpec
 from hpcsft.train.distributed import Ranks
@@ -16,9 +19,22 @@ from hpcsft.train.randomness import seed_anew
 
 
 def build_model(spec: ExperimentSpec, ranks: Ranks) -> PreTrainedModel:
-    """The model that all ranks train; every rank's random numbers start from the seed and its rank."""
+    """The model that all ranks train, its weights on rank 0 alone: `build_engine` hands them out.
+
+    So the folder is read once, and one rank has memory for a copy. Every rank's random numbers start from the seed and
+    its rank. If the model does not load, all ranks raise InputError.
+    """
     seed_anew(spec.seed + ranks.rank)
-    model = load_for_training(spec.model.path, spec.model.dtype, spec.model.attention)
+    model, refused = None, None
+    try:
+        model = load_for_training(spec.model.path, spec.model.dtype, spec.model.attention, None, read=ranks.leader)
+    except HpcsftError as error:
+        refused = (error.message, error.hint)
+    refused = next(filter(None, ranks.gather(refused)), None)
+    if refused:
+        raise InputError(*refused)
+    assert model is not None
+    _check_alike(model, ranks)
     if spec.model.gradient_checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
     return model
@@ -30,6 +46,8 @@ def build_engine(
     """The engine that all ranks train with. `config` is DeepSpeed's, as `deepspeed_config` makes it."""
     if spec.train.zero_stage == 3:
         _shard(model, config, device)
+    else:
+        collections.deque(filled(model, device), maxlen=0)  # DeepSpeed sends all that rank 0 has
     engine, *_ = deepspeed.initialize(
         model=model,
         model_parameters=[parameter for parameter in model.parameters() if parameter.requires_grad],
@@ -56,13 +74,35 @@ def _start_anew(optimizer: Any) -> None:
 
 
 def _shard(model: PreTrainedModel, config: dict[str, Any], device: torch.device) -> None:
-    """Leave each rank its part of every weight, one after the other: `initialize` would move the whole model first."""
+    """Send each rank its part of every weight, one after the other: `initialize` would move the whole model first."""
     offload = config["zero_optimization"].get("offload_param", {})
-    deepspeed.zero.Init(
-        module=model,
-        config_dict_or_path=config,
-        remote_device=offload.get("device"),
-        pin_memory=offload.get("pin_memory", False),
-    )
+    model.parameters = lambda recurse=True: filled(model, device)  # whole on `device` only while it is its turn
+    try:
+        deepspeed.zero.Init(
+            module=model,
+            config_dict_or_path=config,
+            remote_device=offload.get("device"),
+            pin_memory=offload.get("pin_memory", False),
+        )
+    finally:
+        del model.parameters
     for buffer in model.buffers():
         buffer.data = buffer.data.to(device)
+
+
+def _check_alike(model: PreTrainedModel, ranks: Ranks) -> None:
+    """Give every rank the buffers of rank 0; StageError on all if its parameters are not what the others wait for."""
+    names: dict[int, list[str]] = {}  # by identity: tied weights are one
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        names.setdefault(id(parameter), []).append(name)
+    shapes = {name: (tuple(parameter.shape), parameter.dtype) for name, parameter in model.named_parameters()}
+    mine = (sorted(names.values()), list(shapes.items()), sorted(name for name, _ in model.named_buffers()))
+    theirs = ranks.from_leader(lambda: mine)
+    if not ranks.all_agree(mine == theirs):
+        raise StageError(
+            "ranks see different models: the weights on rank 0 are not those that config.json describes",
+            "does every node see the same files in model.path?",
+        )
+    buffers = ranks.from_leader(lambda: dict(model.named_buffers()))
+    for name, buffer in model.named_buffers():
+        buffer.data = buffers[name]
