@@ -41,7 +41,10 @@ FAMILIES = {
 """By `model_type`."""
 
 BAICHUAN2_VOCAB = 125_696
-"""Tells Baichuan2 from its predecessor, whose head is a plain matrix."""
+"""Of Baichuan2; its predecessor, whose head is a plain matrix, has 64,000."""
+BAICHUAN_13B_WIDTH = 5120
+LLAMA_LAYOUT = ("baichuan", "llama")
+"""Model types that can be written as a plain Llama."""
 
 
 class ModelShape(Record):
@@ -95,7 +98,7 @@ class ModelShape(Record):
             tied=family.tied if tied is None else bool(tied),
             other_layer_parameters=other,
             chunked_loss=model_type not in ("gemma2", "granite"),
-            normalized_head=model_type == "baichuan" and vocab == BAICHUAN2_VOCAB,
+            normalized_head=has_normalized_head(config),
         )
 
     @property
@@ -124,6 +127,37 @@ class ModelShape(Record):
         """All parameters; a matrix that is embedding and head counts once."""
         layers = self.num_layers * (self.layer_matmul_parameters + self.other_layer_parameters)
         return layers + self.hidden_size + self.head_parameters * (1 if self.tied else 2)
+
+
+def has_normalized_head(config: Mapping[str, Any]) -> bool:
+    """Does the model scale every row of its head to length 1, as Baichuan2 does?
+
+    `normalized_head` says so where hpcsft has written the config. Published ones are known by `z_loss_weight`, which
+    Baichuan's config class has had since Baichuan2, or by the vocabulary.
+    """
+    if config.get("model_type") != "baichuan":
+        return False
+    stated = config.get("normalized_head")
+    if stated is not None:
+        return bool(stated)
+    return config.get("z_loss_weight") is not None or config.get("vocab_size") == BAICHUAN2_VOCAB
+
+
+def unsupported(config: Mapping[str, Any]) -> tuple[str, str] | None:
+    """What is wrong with a model whose type is known and which still cannot be used, and a hint; else None.
+
+    `config` is a whole config.json. Baichuan's 13B models have the type and the class of the 7B, and not its positions:
+    they are known by their width, and by a `model_max_length` where the 7B has `max_position_embeddings` as well.
+    """
+    if config.get("model_type") != "baichuan":
+        return None
+    unlimited = config.get("model_max_length") is not None and config.get("max_position_embeddings") is None
+    if config.get("hidden_size") != BAICHUAN_13B_WIDTH and not unlimited:
+        return None
+    return (
+        "Baichuan 13B is not supported: its positions are ALiBi's, not rotary",
+        "take a 7B: Baichuan2-7B-Base, Baichuan2-7B-Chat or Baichuan-7B",
+    )
 
 
 def _size(config: Mapping[str, Any], name: str, default: int | None = None) -> int | None:
