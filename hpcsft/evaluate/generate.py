@@ -14,15 +14,14 @@ from transformers import GenerationConfig, PreTrainedModel
 
 from hpcsft.data.encode import encode_prefix
 from hpcsft.data.formats import RowError, Turn
-from hpcsft.data.shards import Manifest
-from hpcsft.data.templates import Template, make_template
+from hpcsft.data.pieces import Template
 from hpcsft.data.tokens import TextEncoder
+from hpcsft.data.trained_template import trained_template
 from hpcsft.errors import StageError
 from hpcsft.evaluate.outputs import Answer, append_answers, checkpoint_path, journal, read_answers
 from hpcsft.evaluate.prompts import Prompt, load_prompts
 from hpcsft.models.load import load_model, pick_device
 from hpcsft.models.tokenizer import load_tokenizer
-from hpcsft.records import read_json
 from hpcsft.spec.evaluate import GenerationSpec
 from hpcsft.stage import StageContext, require
 
@@ -47,7 +46,7 @@ def generate(context: StageContext) -> None:
             continue
         model = load_model(str(path), spec.model.dtype, spec.model.attention).to(pick_device()).eval()
         tokenizer = load_tokenizer(str(path))
-        answerer = Answerer(model, tokenizer, trained_template(context, tokenizer), spec.evaluate.generation)
+        answerer = Answerer(model, tokenizer, trained_template(run, spec, tokenizer), spec.evaluate.generation)
         mine = {row: prompts[row] for row in rows}
         for answers in answerer.answers(mine, f"{spec.seed}/{checkpoint}", only=set(missing)):
             append_answers(journal(run, checkpoint, context.index), answers)
@@ -58,13 +57,6 @@ def generate(context: StageContext) -> None:
         del answerer, model  # or two models are on the GPU while the next one loads
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
-
-
-def trained_template(context: StageContext, tokenizer: Any) -> Template:
-    """The template that training rows were made with, as its text was then. The rows need not be there any more."""
-    name, manifest = context.spec.data.template, context.run.manifest
-    source = Manifest.model_validate(read_json(manifest)).template if manifest.exists() else None
-    return make_template(name, tokenizer, source)
 
 
 class Answerer:

@@ -2,49 +2,76 @@
 
 from __future__ import annotations
 
+import copy
 import errno
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
-from transformers import PreTrainedModel
+from accelerate import init_empty_weights
+from transformers import AutoModelForCausalLM, PreTrainedModel
 
+from hpcsft.models import lora
+from hpcsft.models.llamafy import llamafied
 from hpcsft.records import fsync_folder
+from hpcsft.spec.model import ModelSpec
 
 
-def gather_state(model: PreTrainedModel, zero_stage: int, keep: bool) -> dict[str, torch.Tensor]:
+def gather_state(
+    model: PreTrainedModel, zero_stage: int, keep: bool, trained_only: bool = False
+) -> dict[str, torch.Tensor]:
     """All parameters and buffers on the CPU, whole also under ZeRO 3; empty where `keep` is false.
 
-    Every rank must call it: under ZeRO 3 each parameter is gathered by all, one at a time.
+    Every rank must call it: under ZeRO 3 each parameter is gathered by all, one at a time. So the rank that keeps them
+    has memory for a copy of the model, and the others for one parameter. With `trained_only` frozen ones are left out.
     """
     tensors = model.state_dict(keep_vars=True)
     whole: dict[int, torch.Tensor] = {}  # by identity: tied weights are gathered once, and stay tied
     for tensor in tensors.values():
-        if id(tensor) not in whole:
+        if id(tensor) not in whole and (tensor.requires_grad or not trained_only):
             gathered = _gathered(tensor, keep) if zero_stage == 3 else tensor.detach()
             whole[id(tensor)] = gathered.to("cpu", copy=True) if keep else gathered
-    return {name: whole[id(tensor)] for name, tensor in tensors.items()} if keep else {}
+    return {name: whole[id(tensor)] for name, tensor in tensors.items() if id(tensor) in whole} if keep else {}
 
 
-def _gathered(tensor: torch.Tensor, keep: bool) -> torch.Tensor:
-    import deepspeed
+class SpecialIds(NamedTuple):
+    """What the configs of an exported model say of special tokens."""
 
-    with deepspeed.zero.GatheredParameters([tensor], modifier_rank=None):
-        return tensor.detach().clone() if keep else torch.empty(0)
+    bos: int | None
+    ends: Collection[int]
+    """An answer ends at any of them, and `generate` stops there wherever the model is loaded."""
 
 
 def write_model(
-    model: PreTrainedModel,
-    state: dict[str, torch.Tensor],
-    tokenizer: Any,
+    model: PreTrainedModel, state: dict[str, torch.Tensor], spec: ModelSpec, ids: SpecialIds, folder: Path
+) -> None:
+    """Write `model` with the weights `state` into `folder`, in the form that `spec` asks for."""
+    if spec.lora and spec.lora.export == "adapter":
+        lora.write_adapter(model, state, folder, spec.path)
+        return
+    state = lora.merged_state(model, state) if spec.lora else dict(state)
+    config = copy.deepcopy(model.config)
+    generation = copy.deepcopy(model.generation_config)
+    for settings in (config, generation):
+        _settle(settings, ids, config.vocab_size)
+    if spec.export == "llama":
+        config, state = llamafied(config, state)
+    with init_empty_weights(include_buffers=True):
+        form = AutoModelForCausalLM.from_config(config)  # the class that writes it: the state has the values
+    form.generation_config = generation
+    form.save_pretrained(folder, state_dict=state)
+
+
+def publish_folder(
     folder: Path,
+    write: Callable[[Path], None],
     attempt: object = "",
     before_publish: Callable[[], None] = lambda: None,
 ) -> None:
-    """Write config, safetensors and tokenizer to `folder` in one step: it exists only once it is whole.
+    """Let `write` fill `folder`, in one step: it exists only once it is whole.
 
     A folder that is there stays as it is. `attempt` names the writer, `before_publish` may still raise; what other
     attempts have left unfinished is removed.
@@ -53,8 +80,7 @@ def write_model(
         shutil.rmtree(leftover, ignore_errors=True)
     partial = folder.with_name(f".{folder.name}.{attempt}.partial")
     partial.mkdir(parents=True)
-    model.save_pretrained(partial, state_dict=dict(state))
-    tokenizer.save_pretrained(partial)
+    write(partial)
     for file in (path for path in partial.rglob("*") if path.is_file()):
         with open(file, "rb") as stream:
             os.fsync(stream.fileno())
@@ -67,3 +93,20 @@ def write_model(
             raise
         shutil.rmtree(partial)  # another attempt was quicker: the same bits
     fsync_folder(folder.parent)
+
+
+def _gathered(tensor: torch.Tensor, keep: bool) -> torch.Tensor:
+    import deepspeed
+
+    with deepspeed.zero.GatheredParameters([tensor], modifier_rank=None):
+        return tensor.detach().clone() if keep else torch.empty(0)
+
+
+def _settle(settings: Any, ids: SpecialIds, vocab_size: int) -> None:
+    """Correct special tokens in a config or generation config: early folders of Llama have them wrong."""
+    settings.bos_token_id = ids.bos
+    stated = settings.eos_token_id if isinstance(settings.eos_token_id, list) else [settings.eos_token_id]
+    if not set(ids.ends) <= set(stated):
+        settings.eos_token_id = sorted(ids.ends) if len(ids.ends) > 1 else next(iter(ids.ends))
+    if settings.pad_token_id is not None and not 0 <= settings.pad_token_id < vocab_size:
+        settings.pad_token_id = None

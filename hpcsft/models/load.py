@@ -12,22 +12,18 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 from transformers.utils.logging import disable_progress_bar
 
 from hpcsft.errors import InputError
+from hpcsft.models import baichuan, lora  # noqa: F401 (transformers knows Baichuan then)
 from hpcsft.models.attention import attend_by_row, choose_attention
-from hpcsft.models.heads import install_loss_head
+from hpcsft.models.heads import fold_norm, install_loss_head
 from hpcsft.models.hollow import hollow
 from hpcsft.models.tokenizer import check_folder, first_line
+from hpcsft.spec.model import LoraSpec
 
 disable_progress_bar()  # its control characters fill log files
 
 UNREADABLE = (
-    OSError,
-    ValueError,
-    KeyError,
-    RuntimeError,
-    ImportError,
-    SafetensorError,
-    pickle.UnpicklingError,
-    EOFError,
+    *(OSError, ValueError, KeyError, RuntimeError, ImportError, EOFError),
+    *(SafetensorError, pickle.UnpicklingError),
 )
 """What transformers raises for a folder that it cannot use."""
 
@@ -38,6 +34,8 @@ def load_model(path: str, dtype: str = "bfloat16", attention: str = "auto", trai
     `dtype` is "bfloat16" or "float32"; `attention` as in the spec's `model.attention`, chosen for `training` or not. A
     folder with an adapter is its base model with the adapter merged into it.
     """
+    if lora.is_adapter(path):
+        return lora.load_adapter(path, lambda base: load_model(base, dtype, attention, training))
     options, config = _look_at(path)
     try:
         model, found = AutoModelForCausalLM.from_pretrained(
@@ -54,17 +52,23 @@ def load_model(path: str, dtype: str = "bfloat16", attention: str = "auto", trai
     if found["missing_keys"]:  # transformers would go on with random numbers
         names = sorted(found["missing_keys"])
         raise InputError(f"{path}: {len(names)} weights are missing, the first: {names[0]}", "download it again")
+    if not training:
+        fold_norm(model)
     return model
 
 
 def load_for_training(
-    path: str, dtype: str, attention: str, adapters: Any = None, read: bool = True
+    path: str, dtype: str, attention: str, adapters: LoraSpec | None = None, seed: int = 0, read: bool = True
 ) -> PreTrainedModel:
     """The same for `models.loss.supervised_loss`: attention within rows, loss instead of logits, adapters if asked for.
 
     Without `read` no weight is read, and none takes memory: parameters have shape and type, and no values of their own.
+    What the adapters start from depends on `seed` alone.
     """
-    model = load_model(path, dtype, attention, training=True) if read else _unread(path, dtype, attention)
+    load = load_model if read else _unread
+    model = load(path, dtype, attention, training=True)
+    if adapters:
+        lora.add_adapters(model, adapters, seed)
     attend_by_row(model)
     install_loss_head(model)
     return model.train()
@@ -75,10 +79,12 @@ def pick_device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def _unread(path: str, dtype: str, attention: str) -> PreTrainedModel:
-    """What `load_model` returns for training, its parameters without values."""
+def _unread(path: str, dtype: str, attention: str, training: bool) -> PreTrainedModel:
+    """What `load_model` returns, its parameters without values."""
+    if lora.is_adapter(path):
+        path = lora.base_of(path)
     _, config = _look_at(path)
-    implementation = _attention(config, attention, dtype, training=True)
+    implementation = _attention(config, attention, dtype, training)
     return hollow(
         lambda: AutoModelForCausalLM.from_config(
             config, dtype=getattr(torch, dtype), attn_implementation=implementation, trust_remote_code=False

@@ -2,9 +2,32 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from hpcsft.spec.base import Path, Section
+from pydantic import Field, PositiveInt
+
+from hpcsft.spec.base import Name, Path, Section
+
+
+class LoraSpec(Section):
+    """Low-rank adapters (Hu et al. 2021): W + alpha / rank * B A, of which A and B learn and W stays as it is."""
+
+    rank: PositiveInt = 16
+    """Rank of the adapters: A has rank rows, B as many columns."""
+
+    alpha: PositiveInt = 32
+    """An adapter counts alpha / rank."""
+
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Share of an adapter's input that is dropped in training."""
+
+    target_modules: Literal["all-linear"] | Annotated[list[Name], Field(min_length=1)] = "all-linear"
+    """Linear layers that get an adapter, such as ["q_proj", "v_proj"]; all-linear takes every one but the output
+    layer."""
+
+    export: Literal["merged", "adapter"] = "merged"
+    """What an epoch's export holds: the whole model with the adapters merged into it, or the adapters alone, as peft
+    loads them beside the base model."""
 
 
 class ModelSpec(Section):
@@ -22,3 +45,11 @@ class ModelSpec(Section):
 
     gradient_checkpointing: bool = True
     """Recompute activations in the backward pass: about a third more time for far less memory."""
+
+    lora: LoraSpec | None = None
+    """Train low-rank adapters instead of the whole model; null for the whole model. Needs the package peft."""
+
+    export: Literal["native", "llama"] = "native"
+    """How an epoch's model is written: native as the model came, Baichuan's with the names and the fused projection of
+    the published files; or as a plain Llama, which is what Baichuan is once its head is normalised, for tools that do
+    not know Baichuan."""

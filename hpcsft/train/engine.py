@@ -27,7 +27,8 @@ def build_model(spec: ExperimentSpec, ranks: Ranks) -> PreTrainedModel:
     seed_anew(spec.seed + ranks.rank)
     model, refused = None, None
     try:
-        model = load_for_training(spec.model.path, spec.model.dtype, spec.model.attention, None, read=ranks.leader)
+        own = spec.model
+        model = load_for_training(own.path, own.dtype, own.attention, own.lora, spec.seed, read=ranks.leader)
     except HpcsftError as error:
         refused = (error.message, error.hint)
     refused = next(filter(None, ranks.gather(refused)), None)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,8 +16,9 @@ import torch
 from hpcsft.attempt.heartbeat import Heartbeat
 from hpcsft.data.batches import RowStore
 from hpcsft.data.order import TrainingOrder, divide
+from hpcsft.data.trained_template import trained_template
 from hpcsft.errors import StageError
-from hpcsft.models.export import gather_state, write_model
+from hpcsft.models.export import SpecialIds, gather_state, publish_folder, write_model
 from hpcsft.models.loss import supervised_loss
 from hpcsft.models.tokenizer import load_tokenizer
 from hpcsft.stage import StageContext
@@ -96,11 +98,19 @@ class EpochEnd:
             self.context.say(f"{name}: validation loss {loss:.4f}")
 
     def _export(self, epoch: int) -> None:
-        context = self.context
-        state = gather_state(self.engine.module, context.spec.train.zero_stage, keep=self.ranks.leader)
+        context, model, spec = self.context, self.engine.module, self.context.spec
+        adapter = spec.model.lora is not None and spec.model.lora.export == "adapter"
+        state = gather_state(model, spec.train.zero_stage, keep=self.ranks.leader, trained_only=adapter)
         if self.ranks.leader:
+            tokenizer = load_tokenizer(spec.model.path)
+            template = trained_template(context.run, spec, tokenizer)
+            ids = SpecialIds(tokenizer.bos_token_id, {template.end, tokenizer.eos_token_id})
+
+            def write(folder: Path) -> None:
+                write_model(model, state, spec.model, ids, folder)
+                tokenizer.save_pretrained(folder)
+
             folder = context.run.epoch_model(epoch)
-            tokenizer = load_tokenizer(context.spec.model.path)
-            write_model(self.engine.module, state, tokenizer, folder, context.task.token, context.fence.check)
+            publish_folder(folder, write, context.task.token, context.fence.check)
             context.say(f"epoch {epoch}: wrote {folder}")
         self.ranks.barrier()

@@ -14,8 +14,9 @@ import torch
 from hpcsft.data.preprocess import preprocess
 from hpcsft.data.shards import IGNORE_INDEX
 from hpcsft.data.templates import make_template
+from hpcsft.data.trained_template import trained_template
 from hpcsft.errors import InputError, Stopped
-from hpcsft.evaluate.generate import Answerer, generate, left_padded, trained_template
+from hpcsft.evaluate.generate import Answerer, generate, left_padded
 from hpcsft.evaluate.outputs import Answer, collect_outputs, journal, read_answers
 from hpcsft.evaluate.prompts import Prompt, load_prompts
 from hpcsft.models.load import load_model
@@ -158,7 +159,7 @@ def test_the_template_of_training_is_known_without_its_rows(spec_values, tmp_pat
     for shard in shards:
         shard.unlink()
     tokenizer = load_tokenizer(spec_values["model"]["path"])
-    assert trained_template(context_of(run, "generate"), tokenizer).source == before
+    assert trained_template(run, context_of(run, "generate").spec, tokenizer).source == before
 
 
 def test_padding_is_on_the_left_and_masked_by_length():

@@ -12,9 +12,10 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 from hpcsft.errors import Fenced
-from hpcsft.models.export import gather_state, write_model
+from hpcsft.models.export import SpecialIds, gather_state, publish_folder, write_model
 from hpcsft.models.load import load_model
 from hpcsft.models.tokenizer import load_tokenizer
+from hpcsft.spec.model import ModelSpec
 from tests.conftest import build_tiny_model
 
 
@@ -34,12 +35,22 @@ def trained(folder: Path, dtype: str = "float32") -> PreTrainedModel:
     return model
 
 
+def export(model: PreTrainedModel, state: dict[str, Any], tokenizer: Any, folder: Path, *attempt: Any) -> None:
+    """Write and publish, as after an epoch."""
+
+    def write(partial: Path) -> None:
+        write_model(model, state, ModelSpec(path="base"), SpecialIds(0, {1}), partial)
+        tokenizer.save_pretrained(partial)
+
+    publish_folder(folder, write, *attempt)
+
+
 @pytest.mark.parametrize("tied", [True, False])
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_what_is_written_is_what_was_trained(folders, tmp_path, tied, dtype):
     model = trained(folders[tied], dtype)
     target = tmp_path / "models" / "epoch-1"
-    write_model(model, gather_state(model, 0, keep=True), load_tokenizer(str(folders[tied])), target)
+    export(model, gather_state(model, 0, keep=True), load_tokenizer(str(folders[tied])), target)
     loaded = AutoModelForCausalLM.from_pretrained(target)
     assert type(loaded) is type(model) and loaded.dtype == getattr(torch, dtype)
     expected, found = model.state_dict(), loaded.state_dict()
@@ -76,7 +87,7 @@ def test_the_gathered_state_is_written_not_what_the_module_holds(folders, tmp_pa
         for parameter in model.parameters():
             parameter.zero_()
     expected = dict(state)
-    write_model(model, state, load_tokenizer(str(folders[True])), tmp_path / "epoch-1")
+    export(model, state, load_tokenizer(str(folders[True])), tmp_path / "epoch-1")
     found = load_model(str(tmp_path / "epoch-1"), "float32").state_dict()
     assert found.keys() == expected.keys()
     assert all(torch.equal(found[name], tensor) and tensor.any() for name, tensor in expected.items())
@@ -98,9 +109,9 @@ def test_half_an_export_is_none(folders, tmp_path, exists):
         shutil.copytree(folders[True], target)
     state: dict[str, Any] = gather_state(model, 0, keep=True)
     with pytest.raises(OSError, match="No space left"):
-        write_model(model, state, FullDisk(), target)
+        export(model, state, FullDisk(), target)
     assert target.exists() is exists
-    write_model(model, state, tokenizer, target)  # one that is there is whole, and may be in use: it stays
+    export(model, state, tokenizer, target)  # one that is there is whole, and may be in use: it stays
     expected = torch.ones(32) if exists else model.model.norm.weight
     assert torch.equal(load_model(str(target), "float32").model.norm.weight, expected)
     assert load_tokenizer(str(target)).get_vocab() == tokenizer.get_vocab()
@@ -116,7 +127,7 @@ def test_an_attempt_that_was_taken_over_publishes_no_model_and_leaves_no_trace_f
         raise Fenced("44_1 has taken over")
 
     with pytest.raises(Fenced):
-        write_model(model, state, tokenizer, target, "44_0", taken_over)
+        export(model, state, tokenizer, target, "44_0", taken_over)
     assert [path.name for path in target.parent.iterdir()] == [".epoch-1.44_0.partial"]
-    write_model(model, state, tokenizer, target, "44_1")
+    export(model, state, tokenizer, target, "44_1")
     assert [path.name for path in target.parent.iterdir()] == ["epoch-1"]
