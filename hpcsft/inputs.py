@@ -8,7 +8,6 @@ from __future__ import annotations
 import importlib.util
 import itertools
 import json
-import math
 import os
 from collections.abc import Collection
 from pathlib import Path
@@ -20,7 +19,7 @@ from hpcsft.data.hub import PREFIX
 from hpcsft.data.readers import read_rows
 from hpcsft.errors import HpcsftError, InputError
 from hpcsft.evaluate.prompts import load_prompts
-from hpcsft.model_shape import ModelShape
+from hpcsft.model_folder.check import ModelFacts, check_model
 from hpcsft.plan import STAGES
 from hpcsft.records import Record
 from hpcsft.spec import ExperimentSpec
@@ -30,16 +29,6 @@ from hpcsft.train.trackers import how_to_install, missing_packages
 
 FIRST_ROWS = 20
 """Rows of a file that are looked at for a conversation."""
-
-
-class ModelFacts(Record):
-    """What a model folder tells without loading it."""
-
-    architecture: str
-    num_parameters: int | None
-    """From the safetensors headers, or for weights of another kind from the shape; None where that is not known."""
-    shape: ModelShape | None = None
-    """From config.json; None for a model of another kind than Llama's."""
 
 
 class InputFacts(Record):
@@ -135,56 +124,6 @@ class InputErrors(InputError):
 
     def lines(self) -> list[str]:
         return [line for problem in self.problems for line in problem.lines()]
-
-
-def check_model(path: str, where: str) -> ModelFacts:
-    """A Hugging Face folder with a config, weights and a tokenizer, or InputError."""
-    folder = Path(path)
-    if not folder.is_dir():
-        hint = "give a folder in Hugging Face format; compute nodes often have no internet, so download it first"
-        raise InputError(f"{where}: no such folder: {path}", hint)
-    try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(f"{where}: {path}: no config.json inside", "is this a Hugging Face model folder?") from None
-    except (OSError, ValueError) as error:
-        raise InputError(f"{where}: {path}/config.json: cannot be read: {error}") from None
-    if not isinstance(config, dict):
-        raise InputError(f"{where}: {path}/config.json: not a JSON object", "is this a Hugging Face model folder?")
-    weights = [file for pattern in ("*.safetensors", "*.bin") for file in sorted(folder.glob(pattern))]
-    if not weights:
-        raise InputError(f"{where}: {path}: no weights inside", "expected *.safetensors (or *.bin)")
-    if not any((folder / name).exists() for name in ("tokenizer.json", "tokenizer.model", "vocab.json")):
-        raise InputError(f"{where}: {path}: no tokenizer inside", "expected tokenizer.json or tokenizer.model")
-    architectures = config.get("architectures")
-    known = isinstance(architectures, list) and architectures
-    safetensors = [f for f in weights if f.suffix == ".safetensors" and not f.name.startswith("consolidated")]
-    shape = ModelShape.from_config(config)
-    computed = shape.num_parameters if shape else None
-    return ModelFacts(
-        architecture=str(architectures[0] if known else config.get("model_type", "unknown")),
-        num_parameters=_count_parameters(safetensors, where) if safetensors else computed,
-        shape=shape,
-    )
-
-
-def _count_parameters(files: list[Path], where: str) -> int:
-    """Elements of all tensors, read from the headers (safetensors format: 8 bytes of length, then JSON)."""
-    total = 0
-    for file in files:
-        try:
-            with open(file, "rb") as stream:
-                header = json.loads(stream.read(int.from_bytes(stream.read(8), "little")))
-                end_of_header = stream.tell()
-            entries = [entry for name, entry in header.items() if name != "__metadata__"]
-            total += sum(math.prod(entry["shape"]) for entry in entries)
-            if file.stat().st_size < end_of_header + max((entry["data_offsets"][1] for entry in entries), default=0):
-                raise ValueError("cut off")
-        except (OSError, ValueError, LookupError, TypeError, AttributeError, OverflowError, MemoryError):
-            raise InputError(f"{where}: {file}: not a whole safetensors file", "download it again") from None
-    if not total:
-        raise InputError(f"{where}: {files[0]}: no weights inside", "download it again")
-    return total
 
 
 def check_data(patterns: list[str], format: str, where: str) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from hpcsft.model_shape import FAMILIES, ModelShape
+from hpcsft.model_shape import FAMILIES, ModelShape, unsupported
 from tests.estimate.models import (
     BAICHUAN2_7B,
     BAICHUAN2_7B_PARAMETERS,
@@ -54,8 +54,22 @@ def test_heads_are_grouped_only_where_the_config_says_so():
 
 def test_only_baichuan2_has_a_normalised_head():
     assert shape_of(BAICHUAN2_7B).normalized_head
-    assert not shape_of({**BAICHUAN2_7B, "vocab_size": 64000}).normalized_head
-    assert not shape_of({**LLAMA_7B, "vocab_size": 125_696}).normalized_head
+    first = {**BAICHUAN2_7B, "vocab_size": 64000}
+    assert not shape_of(first).normalized_head
+    assert shape_of({**first, "z_loss_weight": 0}).normalized_head
+    assert shape_of({**first, "normalized_head": True}).normalized_head
+    assert not shape_of({**BAICHUAN2_7B, "normalized_head": False}).normalized_head
+    assert not shape_of({**LLAMA_7B, "vocab_size": 125_696, "z_loss_weight": 0}).normalized_head
+
+
+def test_baichuan_13b_is_not_supported_and_its_7b_is():
+    published = {"model_max_length": 4096, "max_position_embeddings": 4096}
+    message, hint = unsupported({**BAICHUAN2_7B, "hidden_size": 5120, "model_max_length": 4096})
+    assert "Baichuan 13B" in message and "ALiBi" in message and "Baichuan2-7B-Base" in hint
+    assert unsupported({**BAICHUAN2_7B, "model_max_length": 4096})
+    assert unsupported({**BAICHUAN2_7B, **published, "hidden_size": 5120})
+    for config in ({**BAICHUAN2_7B, **published}, {**LLAMA_7B, "hidden_size": 5120}, {"model_type": ["baichuan"]}, {}):
+        assert unsupported(config) is None
 
 
 @pytest.mark.parametrize(

@@ -26,14 +26,15 @@ def gather_state(
     """All parameters and buffers on the CPU, whole also under ZeRO 3; empty where `keep` is false.
 
     Every rank must call it: under ZeRO 3 each parameter is gathered by all, one at a time. So the rank that keeps them
-    has memory for a copy of the model, and the others for one parameter. With `trained_only` frozen ones are left out.
+    has memory for a copy of the model, and the others for one parameter; what is whole on the CPU is not copied. With
+    `trained_only` frozen ones are left out.
     """
     tensors = model.state_dict(keep_vars=True)
     whole: dict[int, torch.Tensor] = {}  # by identity: tied weights are gathered once, and stay tied
     for tensor in tensors.values():
         if id(tensor) not in whole and (tensor.requires_grad or not trained_only):
             gathered = _gathered(tensor, keep) if zero_stage == 3 else tensor.detach()
-            whole[id(tensor)] = gathered.to("cpu", copy=True) if keep else gathered
+            whole[id(tensor)] = gathered.to("cpu") if keep else gathered
     return {name: whole[id(tensor)] for name, tensor in tensors.items() if id(tensor) in whole} if keep else {}
 
 

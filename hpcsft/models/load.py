@@ -17,6 +17,7 @@ from hpcsft.models.attention import attend_by_row, choose_attention
 from hpcsft.models.heads import fold_norm, install_loss_head
 from hpcsft.models.hollow import hollow
 from hpcsft.models.tokenizer import check_folder, first_line
+from hpcsft.models.weight_files import check_loaded, free_padding_row, loading_options
 from hpcsft.spec.model import LoraSpec
 
 disable_progress_bar()  # its control characters fill log files
@@ -34,24 +35,7 @@ def load_model(path: str, dtype: str = "bfloat16", attention: str = "auto", trai
     `dtype` is "bfloat16" or "float32"; `attention` as in the spec's `model.attention`, chosen for `training` or not. A
     folder with an adapter is its base model with the adapter merged into it.
     """
-    if lora.is_adapter(path):
-        return lora.load_adapter(path, lambda base: load_model(base, dtype, attention, training))
-    options, config = _look_at(path)
-    try:
-        model, found = AutoModelForCausalLM.from_pretrained(
-            path,
-            dtype=getattr(torch, dtype),
-            attn_implementation=_attention(config, attention, dtype, training),
-            local_files_only=True,
-            trust_remote_code=False,
-            output_loading_info=True,
-            **options,
-        )
-    except UNREADABLE as error:
-        raise InputError(f"{path}: the model does not load: {first_line(error)}") from None
-    if found["missing_keys"]:  # transformers would go on with random numbers
-        names = sorted(found["missing_keys"])
-        raise InputError(f"{path}: {len(names)} weights are missing, the first: {names[0]}", "download it again")
+    model = _read(path, dtype, attention, training)
     if not training:
         fold_norm(model)
     return model
@@ -65,10 +49,11 @@ def load_for_training(
     Without `read` no weight is read, and none takes memory: parameters have shape and type, and no values of their own.
     What the adapters start from depends on `seed` alone.
     """
-    load = load_model if read else _unread
-    model = load(path, dtype, attention, training=True)
+    load = _read if read else _unread
+    model = load(path, dtype, attention, True)
     if adapters:
         lora.add_adapters(model, adapters, seed)
+    free_padding_row(model)
     attend_by_row(model)
     install_loss_head(model)
     return model.train()
@@ -79,8 +64,29 @@ def pick_device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
+def _read(path: str, dtype: str, attention: str, training: bool) -> PreTrainedModel:
+    if lora.is_adapter(path):
+        return lora.load_adapter(path, lambda base: _read(base, dtype, attention, training))
+    options, config = _look_at(path)
+    try:
+        model, found = AutoModelForCausalLM.from_pretrained(
+            path,
+            dtype=getattr(torch, dtype),
+            attn_implementation=_attention(config, attention, dtype, training),
+            local_files_only=True,
+            trust_remote_code=False,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # `check_loaded` says which they are
+            **options,
+        )
+    except UNREADABLE as error:
+        raise InputError(f"{path}: the model does not load: {first_line(error)}") from None
+    check_loaded(path, model, found)
+    return model
+
+
 def _unread(path: str, dtype: str, attention: str, training: bool) -> PreTrainedModel:
-    """What `load_model` returns, its parameters without values."""
+    """What `_read` returns, its parameters without values."""
     if lora.is_adapter(path):
         path = lora.base_of(path)
     _, config = _look_at(path)
@@ -95,7 +101,7 @@ def _unread(path: str, dtype: str, attention: str, training: bool) -> PreTrained
 def _look_at(path: str) -> tuple[dict[str, Any], PreTrainedConfig]:
     """How the weights in the folder are to be read, and its config."""
     check_folder(path)
-    options: dict[str, Any] = {}
+    options = loading_options(path)
     gguf = {name: options[name] for name in ("gguf_file",) if name in options}
     try:
         return options, AutoConfig.from_pretrained(path, local_files_only=True, trust_remote_code=False, **gguf)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import collections
 from typing import Any
 
 import deepspeed
@@ -45,10 +44,7 @@ def build_engine(
     model: PreTrainedModel, spec: ExperimentSpec, config: dict[str, Any], total_steps: int, device: torch.device
 ) -> Any:
     """The engine that all ranks train with. `config` is DeepSpeed's, as `deepspeed_config` makes it."""
-    if spec.train.zero_stage == 3:
-        _shard(model, config, device)
-    else:
-        collections.deque(filled(model, device), maxlen=0)  # DeepSpeed sends all that rank 0 has
+    distribute(model, spec, config, device)
     engine, *_ = deepspeed.initialize(
         model=model,
         model_parameters=[parameter for parameter in model.parameters() if parameter.requires_grad],
@@ -64,6 +60,15 @@ def build_engine(
     if spec.train.zero_stage == 0 and spec.model.dtype == "bfloat16":
         _start_anew(engine.optimizer)
     return engine
+
+
+def distribute(model: PreTrainedModel, spec: ExperimentSpec, config: dict[str, Any], device: torch.device) -> None:
+    """Give every rank memory for its weights on `device`; under ZeRO 3 its part of them, else DeepSpeed sends them."""
+    if spec.train.zero_stage == 3:
+        _shard(model, config, device)
+    else:
+        for _ in filled(model, device):
+            pass
 
 
 def _start_anew(optimizer: Any) -> None:

@@ -31,6 +31,13 @@ def test_folding_changes_no_bit_of_the_logits_and_keeps_one_matrix(folder, monke
     assert changed == ["lm_head.weight"]
 
 
+def test_only_models_that_do_not_train_are_folded(folder):
+    answering, learning = (load_model(str(folder), "bfloat16", training=training) for training in (False, True))
+    assert type(answering.lm_head) is torch.nn.Linear and type(learning.lm_head) is NormHead
+    ids = torch.arange(3, 40)[None]
+    assert torch.equal(answering(ids).logits, learning(ids).logits)
+
+
 def test_folding_leaves_plain_heads_alone(tmp_path):
     model = load_model(str(write_folder(tmp_path / "model", random_tensors(), BAICHUAN1)), "float32")
     before = model.lm_head.weight.clone()

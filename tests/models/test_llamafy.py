@@ -105,6 +105,7 @@ def test_tied_embeddings_are_tied_only_where_head_and_embedding_stay_one(tmp_pat
         mine = {name: tensor for name, tensor in tensors.items() if name != "lm_head.weight"}
         target = written(write_folder(folder / "model", mine, tied), folder / "llama")
         assert ("lm_head.weight" in load_file(target / "model.safetensors")) == (config is CONFIG)
+        assert AutoConfig.from_pretrained(target).tie_word_embeddings == (config is BAICHUAN1)
         both = mine | {"lm_head.weight": mine["model.embed_tokens.weight"]}
         logits = AutoModelForCausalLM.from_pretrained(target)(torch.tensor([IDS])).logits[0]
         torch.testing.assert_close(logits, logits_of(both, IDS, config), rtol=1e-5, atol=1e-5)

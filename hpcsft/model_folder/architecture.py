@@ -1,0 +1,67 @@
+"""Is it a causal language model of a kind that loads here, as far as config.json tells?"""
+
+from __future__ import annotations
+
+import ast
+import functools
+import importlib.util
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from hpcsft.errors import InputError
+from hpcsft.model_shape import unsupported
+
+OWN = {"baichuan": "BaichuanForCausalLM"}
+"""Models of hpcsft, by their model_type."""
+ENDINGS = ("ForCausalLM", "LMHeadModel")
+"""How the names of causal language models end, with few exceptions."""
+EXPECTED = "a causal language model is expected, such as LlamaForCausalLM or Qwen2ForCausalLM"
+
+
+def check_architecture(config: Mapping[str, Any], folder: Path) -> str:
+    """The name of the model's class, from `config`; InputError if it is no causal language model that loads here."""
+    known = causal_language_models()
+    model_type, given = config.get("model_type"), config.get("architectures")
+    name = str(given[0]) if isinstance(given, list) and given else None
+    if not isinstance(model_type, str) or not model_type:
+        raise InputError(f"{folder}/config.json: no model_type inside", "is this a Hugging Face model folder?")
+    if config.get("is_encoder_decoder"):
+        what = f"{name or model_type} is an encoder with a decoder, which is trained in another way"
+        raise InputError(f"{folder}: {what}", EXPECTED)
+    if known is not None and model_type not in known:
+        _refuse_unknown(config, name or model_type, folder)
+    if name and not name.endswith(ENDINGS) and name not in (known or {}).values():
+        raise InputError(f"{folder}: {name} is not a causal language model", EXPECTED)
+    if problem := unsupported(config):
+        message, hint = problem
+        raise InputError(f"{folder}: {message}", hint)
+    return name or model_type
+
+
+def _refuse_unknown(config: Mapping[str, Any], name: str, folder: Path) -> None:
+    if config.get("auto_map"):
+        hint = f"hpcsft never runs the code of a model's folder; {EXPECTED}"
+        raise InputError(f"{folder}: {name} needs code of its own (trust_remote_code)", hint)
+    message = f"{folder}: {name} is not among the causal language models that transformers has here"
+    raise InputError(f"{message} (model_type {config['model_type']})", f"{EXPECTED}; a newer transformers may know it")
+
+
+@functools.cache
+def causal_language_models() -> dict[str, str] | None:
+    """Classes by model_type, those of the installed transformers among them; None if that cannot be told.
+
+    From the source of transformers, which takes seconds to import.
+    """
+    found = importlib.util.find_spec("transformers")
+    if found is None or not found.origin:
+        return None
+    try:
+        source = Path(found.origin).with_name("models") / "auto" / "modeling_auto.py"
+        tree = ast.parse(source.read_text(encoding="utf-8"))
+        for node in tree.body:
+            if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "MODEL_FOR_CAUSAL_LM_MAPPING_NAMES":
+                return {**dict(ast.literal_eval(node.value.args[0])), **OWN}  # type: ignore[attr-defined]
+    except (OSError, ValueError, TypeError, AttributeError, IndexError, SyntaxError):
+        pass  # it is written in another way: training will tell
+    return None
