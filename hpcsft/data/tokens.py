@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import itertools
 import json
+import secrets
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -17,8 +18,8 @@ from tokenizers import Encoding, Tokenizer
 from hpcsft.data.pieces import Piece
 from hpcsft.errors import StageError
 
-UNKNOWN_PENALTY = 10.0
-"""How much less likely than any piece `tokenizers` takes a character that no piece has."""
+_UNSPELLABLE = "\uffff" + secrets.token_hex(8)
+"""What no text can hold."""
 
 
 class TextEncoder:
@@ -106,26 +107,32 @@ def _for_text(backend: str) -> Tokenizer:
 def _without_control(backend: str, special: Sequence[str]) -> str:
     """The same tokenizer, in whose vocabulary no text finds a special token.
 
-    A Unigram model takes the likeliest pieces of its vocabulary, whatever they mean. There special tokens are made
-    less likely than any other way to write them; an unknown character is less likely still, as it was.
+    A Unigram model takes the likeliest pieces of its vocabulary, whatever they mean: there special tokens are spelled
+    otherwise.
     """
     settings = json.loads(backend) if '"Unigram"' in backend else {"model": {"type": None}}
     model = settings["model"]
     if model["type"] != "Unigram":
         return backend
-    least = min(score for _, score in model["vocab"]) - UNKNOWN_PENALTY
-    model["vocab"] = [
-        [piece, least * (len(piece) + 1) if piece in special else score] for piece, score in model["vocab"]
-    ]
+    hidden = {piece for piece, _ in model["vocab"]}.intersection(special)
+    model["vocab"] = [[_UNSPELLABLE + piece if piece in hidden else piece, score] for piece, score in model["vocab"]]
+    settings["added_tokens"] = [token for token in settings["added_tokens"] if token["content"] not in hidden]
+    settings["post_processor"] = None
     return json.dumps(settings)
 
 
 def _without_prefix_space(backend: str) -> str:
-    """The same tokenizer for text in the middle of a string: without whatever puts a space before a text."""
+    """The same tokenizer for text in the middle of a string: without what it does to the start of a text."""
+
+    def of_the_start(node: Any) -> bool:
+        if not isinstance(node, dict):
+            return False
+        pattern = node.get("pattern")
+        return node.get("type") == "Prepend" or (isinstance(pattern, dict) and "\\A" in pattern.get("Regex", ""))
 
     def changed(node: Any) -> Any:
         if isinstance(node, list):
-            return [changed(item) for item in node if not (isinstance(item, dict) and item.get("type") == "Prepend")]
+            return [changed(item) for item in node if not of_the_start(item)]
         if not isinstance(node, dict):
             return node
         fixed = {name: changed(value) for name, value in node.items()}
@@ -133,6 +140,8 @@ def _without_prefix_space(backend: str) -> str:
             fixed["prepend_scheme"] = "never"
         if fixed.get("type") == "ByteLevel":
             fixed["add_prefix_space"] = False
+        if fixed.get("type") == "Strip":
+            fixed["strip_left"] = False
         return fixed
 
     settings = json.loads(backend)

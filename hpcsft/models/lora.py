@@ -113,16 +113,17 @@ def load_adapter(path: str, load_base: Callable[[str], PreTrainedModel]) -> PreT
         from peft import LoraConfig, PeftConfig, inject_adapter_in_model
     except ImportError:
         raise InputError(f"{path}: an adapter, and peft is not installed", 'pip install "hpcsft[lora]"') from None
-    base = _base_of(path)
+    base = base_of(path)
     model = load_base(base)
     try:
         config = PeftConfig.from_pretrained(path)
         if not isinstance(config, LoraConfig):
             raise ValueError(f"its kind is {config.peft_type}")
         config.inference_mode = False  # peft would warn
-        inject_adapter_in_model(config, model, ADAPTER)
-        saved = load_file(os.path.join(path, WEIGHTS))
-        _fill(model, saved)
+        with torch.random.fork_rng(devices=[]):  # what is drawn here is overwritten
+            inject_adapter_in_model(config, model, ADAPTER)
+        _check_kind(model)
+        _fill(model, load_file(os.path.join(path, WEIGHTS)))
         _merge(model)
     except (OSError, ValueError, TypeError, KeyError, RuntimeError, SafetensorError) as error:
         hint = "LoRA without further options is supported; peft's merge_and_unload makes a model of any other adapter"
@@ -130,7 +131,8 @@ def load_adapter(path: str, load_base: Callable[[str], PreTrainedModel]) -> PreT
     return model
 
 
-def _base_of(path: str) -> str:
+def base_of(path: str) -> str:
+    """The folder of the base model of the adapter in the folder `path`. InputError if there is none."""
     try:
         base = json.loads(Path(path, CONFIG).read_text(encoding="utf-8"))["base_model_name_or_path"]
     except (OSError, ValueError, LookupError, TypeError) as error:
@@ -139,6 +141,13 @@ def _base_of(path: str) -> str:
         hint = f"set base_model_name_or_path in {path}/{CONFIG} to the folder of the base model"
         raise InputError(f"{path}: its base model is not there: no such folder: {base}", hint)
     return base
+
+
+def _check_kind(model: PreTrainedModel) -> None:
+    """ValueError if an adapter does anything but add scaling * B A to a weight."""
+    for name, layer in _adapted(model):
+        if layer.lora_variant or layer.lora_bias[ADAPTER] or not _is_linear(layer.get_base_layer()):
+            raise ValueError(f"{name} has an adapter of another kind")
 
 
 def _fill(model: PreTrainedModel, saved: dict[str, torch.Tensor]) -> None:
@@ -157,8 +166,6 @@ def _merge(model: PreTrainedModel) -> None:
     """Merge the adapters of `model` into its weights, and leave nothing of peft in it."""
     for name, layer in list(_adapted(model)):
         base = layer.get_base_layer()
-        if layer.lora_variant or layer.lora_bias[ADAPTER] or not _is_linear(base):
-            raise ValueError(f"{name} has an adapter of another kind")
         a, b = layer.lora_A[ADAPTER].weight, layer.lora_B[ADAPTER].weight
         base.weight.data = _merged(base.weight.data, a.data, b.data, layer.scaling[ADAPTER])
         model.set_submodule(name, base)

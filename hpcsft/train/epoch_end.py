@@ -15,12 +15,14 @@ import torch
 
 from hpcsft.attempt.heartbeat import Heartbeat
 from hpcsft.data.batches import RowStore
+from hpcsft.data.chat_template import chat_template
 from hpcsft.data.order import TrainingOrder, divide
 from hpcsft.data.trained_template import trained_template
 from hpcsft.errors import StageError
 from hpcsft.models.export import SpecialIds, gather_state, publish_folder, write_model
 from hpcsft.models.loss import supervised_loss
 from hpcsft.models.tokenizer import load_tokenizer
+from hpcsft.models.tokenizer_export import save_tokenizer
 from hpcsft.stage import StageContext
 from hpcsft.train.distributed import Ranks
 from hpcsft.train.metrics import MetricsLog
@@ -104,11 +106,12 @@ class EpochEnd:
         if self.ranks.leader:
             tokenizer = load_tokenizer(spec.model.path)
             template = trained_template(context.run, spec, tokenizer)
+            served = chat_template(spec.data.template, template.source, tokenizer)
             ids = SpecialIds(tokenizer.bos_token_id, {template.end, tokenizer.eos_token_id})
 
             def write(folder: Path) -> None:
                 write_model(model, state, spec.model, ids, folder)
-                tokenizer.save_pretrained(folder)
+                save_tokenizer(tokenizer, spec.model.path, folder, served, spec.model.export)
 
             folder = context.run.epoch_model(epoch)
             publish_folder(folder, write, context.task.token, context.fence.check)

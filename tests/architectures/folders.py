@@ -23,6 +23,9 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
+from hpcsft.models.tokenizer import load_tokenizer
+from tests.models import baichuan_reference, spm
+
 SIZE = {
     "hidden_size": 32,
     "intermediate_size": 64,
@@ -33,17 +36,10 @@ SIZE = {
 GROUPED = {**SIZE, "num_key_value_heads": 2}
 
 
-def write(model: PreTrainedModel, tokenizer: Path, folder: Path) -> Path:
-    """`model` as safetensors, and the tokenizer files of the folder `tokenizer`."""
-    model.save_pretrained(folder)
-    for file in tokenizer.iterdir():
-        if file.name.startswith(("tokenizer", "special_tokens", "vocab", "merges")):
-            shutil.copy(file, folder)
-    return folder
-
-
-def legacy_llama(folder: Path, sentencepiece: Path, vocab_size: int) -> Path:
-    """llama-7b-hf of early 2023: pickled shards with rotary buffers, wrong token ids, no pad token, bare sentencepiece."""
+def legacy_llama(folder: Path) -> Path:
+    """llama-7b-hf of early 2023: pickled half-precision shards with rotary buffers, wrong token ids in its configs."""
+    spm.decapoda(folder)
+    vocab_size = spm.SETTINGS["llama"]["vocab_size"]
     torch.manual_seed(0)
     model = LlamaForCausalLM(LlamaConfig(vocab_size=vocab_size, **SIZE))
     state = {name: tensor.half() for name, tensor in model.state_dict().items()}
@@ -72,22 +68,46 @@ def legacy_llama(folder: Path, sentencepiece: Path, vocab_size: int) -> Path:
         "vocab_size": vocab_size,
     }
     index = {"metadata": {"total_size": 0}, "weight_map": where}
-    names = {"bos_token": "", "eos_token": "", "unk_token": "", "model_max_length": 1e30}
     documents = {
         "config.json": config,
         "generation_config.json": {"_from_model_config": True, "bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 0},
         "pytorch_model.bin.index.json": index,
-        "tokenizer_config.json": {**names, "tokenizer_class": "LLaMATokenizer"},
-        "special_tokens_map.json": {},
     }
     for name, document in documents.items():
         (folder / name).write_text(json.dumps(document))
-    shutil.copy(sentencepiece, folder / "tokenizer.model")
     return folder
 
 
-def make(kind: str, folder: Path, vocab_size: int, tokens: dict[str, Any]) -> PreTrainedModel:
-    """A model of the architecture `kind` as published in safetensors; `tokens` are the ids of its special tokens."""
+def baichuan(folder: Path, config: dict[str, Any]) -> Path:
+    """Baichuan2-7B-Base, or Baichuan-7B, by its `config`: fused projection, raw head, bare sentencepiece, own code."""
+    spm.baichuan2(folder)
+    config = {**config, "vocab_size": spm.SETTINGS["baichuan"]["vocab_size"]}
+    files = baichuan_reference.write_folder(folder / "model", baichuan_reference.random_tensors(config), config, "bin")
+    for file in files.iterdir():
+        file.replace(folder / file.name)
+    files.rmdir()
+    return folder
+
+
+def published(kind: str, folder: Path, byte_level: Path) -> Path:
+    """The folder of the architecture `kind`; `byte_level` is one with a byte-level tokenizer."""
+    if kind == "llama-7b-hf":
+        return legacy_llama(folder)
+    if kind.startswith("baichuan"):
+        return baichuan(folder, baichuan_reference.CONFIG if "2" in kind else baichuan_reference.BAICHUAN1)
+    tokenizer = byte_level
+    if kind in ("llama-2", "mistral"):
+        tokenizer = spm.huggyllama(folder)
+    loaded = load_tokenizer(str(tokenizer))
+    tokens = {"bos_token_id": loaded.bos_token_id, "eos_token_id": loaded.eos_token_id}
+    make(kind, len(loaded), tokens).save_pretrained(folder)
+    for file in tokenizer.glob("tokenizer*") if tokenizer != folder else ():
+        shutil.copy(file, folder)
+    return folder
+
+
+def make(kind: str, vocab_size: int, tokens: dict[str, Any]) -> PreTrainedModel:
+    """A model of the architecture `kind`; `tokens` are the ids of its special tokens."""
     torch.manual_seed(1)
     common = {"vocab_size": vocab_size, **tokens}
     llama3 = {"rope_type": "llama3", "rope_theta": 500000.0, "factor": 8.0, "low_freq_factor": 1.0,

@@ -1,7 +1,8 @@
-"""Every architecture that hpcsft names, from the published folder to answers: the numbers are those of transformers alone."""
+"""Every architecture that hpcsft names, from the published folder to answers: as transformers alone would have it."""
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -27,12 +28,36 @@ from tests.train.plain import Plain, train_plainly
 
 SPINE_S = 600
 CASES: dict[str, dict[str, Any]] = {
-    "llama-3": {"zero_stage": 3},
-    "mistral": {"zero_stage": 3},
-    "qwen2": {"zero_stage": 2},
-    "qwen3": {"zero_stage": 3},
-    "smollm2": {"zero_stage": 3},
+    "llama-7b-hf": {"train": {"zero_stage": 3}},
+    "llama-2": {"train": {"zero_stage": 2}},
+    "llama-3": {"train": {"zero_stage": 3}},
+    "mistral": {"train": {"zero_stage": 3}},
+    "qwen2": {"train": {"zero_stage": 2}},
+    "qwen3": {"train": {"zero_stage": 3}},
+    "smollm2": {"train": {"zero_stage": 3}},
+    "baichuan": {"train": {"zero_stage": 2}},
+    "baichuan2": {"train": {"zero_stage": 3}},
+    "baichuan2-as-llama": {"train": {"zero_stage": 3}, "model": {"export": "llama"}},
 }
+"""Kind of folder -> what the spec says of it."""
+NATIVE = ("baichuan", "baichuan2")
+"""Exports that only hpcsft, or the code of their publisher, can load."""
+
+ALONE = """
+import json, sys
+from transformers import AutoModelForCausalLM, AutoTokenizer
+answers = {}
+for folder, prompts in json.load(sys.stdin).items():
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
+    for prompt in prompts:
+        turns = [{"role": "user", "content": prompt}]
+        inputs = tokenizer.apply_chat_template(turns, add_generation_prompt=True, return_tensors="pt", return_dict=True)
+        new = model.generate(**inputs, max_new_tokens=8, do_sample=False)[0, inputs["input_ids"].shape[1] :]
+        answers.setdefault(folder, []).append(tokenizer.decode(new, skip_special_tokens=True).strip())
+assert "hpcsft" not in sys.modules
+print(json.dumps(answers))
+"""
+"""What somebody else does with the exports: prompts by folder on stdin, answers by folder on stdout."""
 
 
 @pytest.fixture(scope="module")
@@ -43,16 +68,13 @@ def runs(
     base = tmp_path_factory.mktemp("architectures")
     prepared = {}
     for kind, case in CASES.items():
-        folder = base / kind
-        folder.mkdir()
-        tokenizer = load_tokenizer(str(tiny_model))
-        tokens = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id}
-        folders.write(folders.make(kind, folder, len(tokenizer), tokens), tiny_model, folder)
-        values = make_spec_values(folder, ultrachat_file, prompts_file, base / "runs")
-        values |= {"name": kind}
+        folder = folders.published(kind, base / kind, tiny_model)
+        values = make_spec_values(folder, ultrachat_file, prompts_file, base / "runs") | {"name": kind}
         values["data"] |= {"sample": 40}
-        values["train"] |= {"epochs": 1, "zero_stage": case["zero_stage"]}
+        values["train"] |= {"epochs": 1}
         values["evaluate"] |= {"checkpoints": ["epoch-1"]}
+        for section, settings in case.items():
+            values[section] |= settings
         prepared[kind] = new_run(values)
     command = [sys.executable, "-m", "tests.architectures.spine", *(str(run.path) for run in prepared.values())]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=SPINE_S)
@@ -74,10 +96,13 @@ def test_it_learns_what_transformers_alone_would(kind: str, runs: dict[str, RunD
 
 
 @pytest.mark.parametrize("kind", CASES)
+@torch.no_grad()
 def test_the_export_is_that_model(kind: str, runs: dict[str, RunDir], plain: dict[str, Plain]) -> None:
-    exported = AutoModelForCausalLM.from_pretrained(runs[kind].epoch_model(1), dtype=torch.float32).state_dict()
-    for name, tensor in plain[kind].weights.items():
-        assert torch.allclose(exported[name], tensor, atol=1e-5), name
+    exported = AutoModelForCausalLM.from_pretrained(runs[kind].epoch_model(1), dtype=torch.float32)
+    expected = AutoModelForCausalLM.from_pretrained(runs[kind].path.parents[1] / kind, dtype=torch.float32)
+    expected.load_state_dict(plain[kind].weights)
+    ids = torch.arange(3, 43)[None]
+    assert torch.allclose(exported(ids).logits, expected(ids).logits, atol=1e-4)
 
 
 @pytest.mark.parametrize("kind", CASES)
@@ -93,3 +118,23 @@ def test_answers_are_those_of_the_export_asked_one_by_one(kind: str, runs: dict[
         with torch.no_grad():
             new = model.generate(ids, attention_mask=torch.ones_like(ids), generation_config=greedy)[0, ids.shape[1] :]
         assert answer.output == tokenizer.decode(new, skip_special_tokens=True).strip()
+
+
+def test_exports_answer_so_without_hpcsft(runs: dict[str, RunDir], tmp_path: Path) -> None:
+    """With the chat template and the end token in the folder, as anybody would ask."""
+    answers = {
+        run.epoch_model(1): read_answers(run, "epoch-1").values() for kind, run in runs.items() if kind not in NATIVE
+    }
+    prompts = {str(folder): [answer.instruction for answer in mine] for folder, mine in answers.items()}
+    ended = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", ALONE],
+        cwd=tmp_path,
+        input=json.dumps(prompts),
+        capture_output=True,
+        text=True,
+        timeout=SPINE_S,
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert json.loads(ended.stdout) == {
+        str(folder): [answer.output for answer in mine] for folder, mine in answers.items()
+    }
