@@ -13,13 +13,30 @@ from __future__ import annotations
 from hpcsft.model_shape import ModelShape
 
 
-def train_flops(shape: ModelShape, tokens: int, supervised_tokens: int, sum_squared_lengths: int) -> float:
+def train_flops(
+    shape: ModelShape, tokens: int, supervised_tokens: int, sum_squared_lengths: int, adapters: int | None = None
+) -> float:
     """FLOPs of forward and backward for rows with `tokens` tokens, `supervised_tokens` of which carry loss.
 
     `sum_squared_lengths` is the sum over rows of their squared lengths in tokens: a row attends only to itself.
+    With `adapters`, the number of LoRA's parameters, these alone learn: the backward pass of all other matrices makes
+    the gradient of their input and none of the weight, and takes as much as the forward pass. So of N parameters a
+    token takes 4 N instead of 6 N, and 6 for each of the adapters'.
     """
-    layers = 6 * shape.num_layers * shape.layer_matmul_parameters * tokens
-    head = 6 * shape.head_parameters * supervised_tokens
-    # queries x keys and weights x values: 2 x 2 operations forward, 8 backward, half of them above the diagonal
-    attention = 6 * shape.num_layers * shape.query_size * sum_squared_lengths
-    return float(layers + head + attention)
+    forward = forward_flops(shape, tokens, supervised_tokens, sum_squared_lengths, adapters or 0)
+    return 3 * forward - (0.0 if adapters is None else _matrices(shape, tokens, supervised_tokens))
+
+
+def forward_flops(
+    shape: ModelShape, tokens: int, supervised_tokens: int, sum_squared_lengths: int, adapters: int = 0
+) -> float:
+    """The same of the forward pass alone, as in a validation."""
+    # queries x keys and weights x values: 2 x 2 operations, half of them above the diagonal
+    attention = 2 * shape.num_layers * shape.query_size * sum_squared_lengths
+    return _matrices(shape, tokens, supervised_tokens) + 2 * adapters * tokens + attention
+
+
+def _matrices(shape: ModelShape, tokens: int, supervised_tokens: int) -> float:
+    """Products of all matrices of the model with the activations: as many for the gradients of these."""
+    layers = 2 * shape.num_layers * shape.layer_matmul_parameters * tokens
+    return float(layers + 2 * shape.head_parameters * supervised_tokens)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import importlib.util
 import itertools
-import json
 import os
 from collections.abc import Collection
 from pathlib import Path
@@ -20,6 +19,7 @@ from hpcsft.data.readers import read_rows
 from hpcsft.errors import HpcsftError, InputError
 from hpcsft.evaluate.prompts import load_prompts
 from hpcsft.model_folder.check import ModelFacts, check_model
+from hpcsft.model_folder.vocabulary import has_chat_template
 from hpcsft.plan import STAGES
 from hpcsft.records import Record
 from hpcsft.spec import ExperimentSpec
@@ -86,18 +86,9 @@ def check_template(template: str, model: str) -> None:
         except (OSError, UnicodeDecodeError) as error:
             reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
             raise InputError(f"data.template: {template}: cannot be read: {reason}", "give a Jinja file") from None
-    elif template == "tokenizer" and not _has_chat_template(Path(model)):
+    elif template == "tokenizer" and os.path.isdir(model) and not has_chat_template(Path(model)):
         hint = "use user_assistant, chatml or a Jinja file; base models often come without a chat template"
         raise InputError(f"data.template: {model}: the tokenizer has no chat template", hint)
-
-
-def _has_chat_template(folder: Path) -> bool:
-    try:
-        config = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        config = {}
-    kept_apart = any((folder / name).exists() for name in ("chat_template.jinja", "chat_template.json"))
-    return kept_apart or (isinstance(config, dict) and bool(config.get("chat_template"))) or not folder.is_dir()
 
 
 def check_trackers(trackers: list[str]) -> None:

@@ -1,4 +1,4 @@
-"""Low-rank adapters as the login node sees them: which layers get one, how large they are, and whether peft is there."""
+"""Low-rank adapters as the login node sees them: which layers get one, how large they are, whether peft is there."""
 
 from __future__ import annotations
 

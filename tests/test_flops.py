@@ -4,15 +4,23 @@ from __future__ import annotations
 
 import pytest
 
-from hpcsft.flops import train_flops
+from hpcsft.flops import forward_flops, train_flops
+from hpcsft.lora import adapter_parameters
+from hpcsft.spec.model import LoraSpec
 from tests.estimate.models import BAICHUAN2_7B, LLAMA_7B, LLAMA_7B_PARAMETERS, shape_of
 
 
-def test_matrices_are_counted_as_torch_counts_them():
-    """One row with loss everywhere. torch counts eager attention's whole square, which is twice what is needed."""
+@pytest.mark.parametrize("lora", [None, LoraSpec(rank=4)])
+def test_matrices_are_counted_as_torch_counts_them(lora):
+    """One row with loss everywhere. torch counts eager attention's whole square, which is twice what is needed.
+
+    With LoRA nothing below the first layer learns: its queries, keys and values need no gradient of their input.
+    """
     import torch
     from torch.utils.flop_counter import FlopCounterMode
     from transformers import LlamaConfig, LlamaForCausalLM
+
+    from hpcsft.models.lora import add_adapters
 
     config = LlamaConfig(
         vocab_size=256,
@@ -24,13 +32,17 @@ def test_matrices_are_counted_as_torch_counts_them():
         attn_implementation="eager",
     )
     model, length = LlamaForCausalLM(config), 24
+    if lora:
+        add_adapters(model, lora)
     ids = torch.arange(length)[None]
     with FlopCounterMode(display=False) as counter:
         model(input_ids=ids).logits.sum().backward()
     shape = shape_of(config.to_dict())
+    adapters = adapter_parameters(shape, lora) if lora else None
     attention = train_flops(shape, 0, 0, length**2)
-    whole = train_flops(shape, length, length, length**2) + attention
-    assert counter.get_total_flops() == whole
+    whole = train_flops(shape, length, length, length**2, adapters) + attention
+    first = 2 * length * 64 * ((64 + 32 + 32) + 3 * lora.rank) if lora else 0
+    assert counter.get_total_flops() == whole - first
 
 
 def test_the_rule_of_thumb_holds():
@@ -38,6 +50,16 @@ def test_the_rule_of_thumb_holds():
     shape = shape_of(LLAMA_7B)
     without_attention = train_flops(shape, 1000, 1000, 0)
     assert without_attention == pytest.approx(6 * 1000 * (LLAMA_7B_PARAMETERS - 32000 * 4096), rel=1e-4)
+
+
+def test_frozen_matrices_need_two_thirds():
+    """4 operations per parameter and token, and 6 per parameter of an adapter; a validation needs 2 of each."""
+    shape = shape_of(LLAMA_7B)
+    found = train_flops(shape, 1000, 1000, 0, adapters=39_976_960)
+    assert found == pytest.approx(1000 * (4 * (LLAMA_7B_PARAMETERS - 32000 * 4096) + 6 * 39_976_960), rel=1e-4)
+    assert forward_flops(shape, 1000, 1000, 7) == train_flops(shape, 1000, 1000, 7) / 3
+    more = forward_flops(shape, 1000, 1000, 7, 39_976_960) - forward_flops(shape, 1000, 1000, 7)
+    assert more == 2 * 1000 * 39_976_960
 
 
 def test_rows_attend_to_themselves_only():

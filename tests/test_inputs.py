@@ -1,5 +1,7 @@
 """What submit finds wrong with the files that a spec names, before a job waits a day in the queue to find it.
 
+Model folders have tests of their own, in tests/model_folder.
+
 Every error names the field of the spec and the file; several mistakes are told at once; nothing ends in a traceback.
 """
 
@@ -8,7 +10,6 @@ from __future__ import annotations
 import gzip
 import json
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -17,140 +18,11 @@ import pytest
 
 from hpcsft.errors import InputError
 from hpcsft.evaluate.prompts import load_prompts
-from hpcsft.inputs import InputErrors, ModelFacts, check_data, check_inputs, check_model, check_template
+from hpcsft.inputs import InputErrors, check_data, check_inputs, check_template
+from hpcsft.model_folder.check import check_model
 from hpcsft.spec import parse_spec
-from tests.conftest import build_tiny_model
-from tests.estimate.models import LLAMA_7B, LLAMA_7B_PARAMETERS
 
 ROW = {"id": "1", "data": ["What is cytology?", "The study of cells."]}
-
-
-def safetensors(tensors: dict[str, list[int]]) -> bytes:
-    """A whole safetensors file with float32 zeros of the given shapes."""
-    header: dict[str, object] = {"__metadata__": {"format": "pt"}}
-    end = 0
-    for name, shape in tensors.items():
-        size = 4
-        for length in shape:
-            size *= length
-        header[name] = {"dtype": "F32", "shape": shape, "data_offsets": [end, end + size]}
-        end += size
-    text = json.dumps(header).encode()
-    return len(text).to_bytes(8, "little") + text + bytes(end)
-
-
-@pytest.fixture
-def model(tmp_path) -> Path:
-    """The least that counts as a model folder: 2 x 3 + 5 parameters."""
-    folder = tmp_path / "model"
-    folder.mkdir()
-    (folder / "config.json").write_text(json.dumps({"architectures": ["LlamaForCausalLM"], "model_type": "llama"}))
-    (folder / "model.safetensors").write_bytes(safetensors({"a": [2, 3], "b": [5]}))
-    (folder / "tokenizer.json").write_text("{}")
-    return folder
-
-
-def refused(folder: Path, text: str) -> str:
-    """Check that the model is refused with `text`, an error that names the field and the folder; returns the hint."""
-    with pytest.raises(InputError, match=text) as caught:
-        check_model(str(folder), "model.path")
-    assert caught.value.message.startswith("model.path: ")
-    assert str(folder) in caught.value.message
-    return caught.value.hint or ""
-
-
-def test_a_model_tells_its_architecture_and_size(model):
-    assert check_model(str(model), "model.path") == ModelFacts(architecture="LlamaForCausalLM", num_parameters=11)
-
-
-def test_a_config_without_architectures_tells_its_type(model):
-    (model / "config.json").write_text(json.dumps({"model_type": "llama"}))
-    assert check_model(str(model), "model.path").architecture == "llama"
-
-
-def test_weights_of_another_kind_are_counted_from_the_config_if_it_tells(model):
-    (model / "model.safetensors").rename(model / "pytorch_model.bin")
-    assert check_model(str(model), "model.path") == ModelFacts(architecture="LlamaForCausalLM", num_parameters=None)
-    (model / "config.json").write_text(json.dumps(LLAMA_7B))
-    facts = check_model(str(model), "model.path")
-    assert facts.num_parameters == LLAMA_7B_PARAMETERS
-    assert facts.shape and facts.shape.vocab_size == 32000
-
-
-def test_weights_that_tell_their_size_are_believed(model):
-    (model / "config.json").write_text(json.dumps(LLAMA_7B))
-    facts = check_model(str(model), "model.path")
-    assert facts.num_parameters == 11
-    assert facts.shape and facts.shape.num_layers == 32
-
-
-@pytest.mark.parametrize("tied", [True, False])
-def test_parameters_are_counted_as_torch_counts_them(tied, tmp_path, conversations):
-    """In one file or in several, with the output layer of its own or tied to the embeddings."""
-    from transformers import AutoModelForCausalLM
-
-    folder = build_tiny_model(tmp_path / "one", conversations, tie_word_embeddings=tied)
-    loaded = AutoModelForCausalLM.from_pretrained(folder)
-    count = sum(parameter.numel() for parameter in loaded.parameters())
-    assert check_model(str(folder), "model.path").num_parameters == count
-    sharded = shutil.copytree(folder, tmp_path / "several", ignore=shutil.ignore_patterns("*.safetensors"))
-    loaded.save_pretrained(sharded, max_shard_size="50KB")
-    assert len(list(sharded.glob("*.safetensors"))) > 1
-    assert check_model(str(sharded), "model.path").num_parameters == count
-
-
-def test_no_model_folder(tmp_path):
-    assert "Hugging Face format" in refused(tmp_path / "none", "no such folder")
-
-
-def test_no_config(model):
-    (model / "config.json").unlink()
-    assert "Hugging Face" in refused(model, "no config.json inside")
-
-
-@pytest.mark.parametrize("content", [b"{", b"\xff\xfe", b"[]", b"3"])
-def test_a_config_that_is_none(content, model):
-    (model / "config.json").write_bytes(content)
-    refused(model, "config.json")
-
-
-def test_no_weights(model):
-    (model / "model.safetensors").unlink()
-    assert "safetensors" in refused(model, "no weights inside")
-
-
-def test_no_tokenizer(model):
-    (model / "tokenizer.json").unlink()
-    assert "tokenizer.json" in refused(model, "no tokenizer inside")
-
-
-@pytest.mark.parametrize("name", ["tokenizer.json", "tokenizer.model", "vocab.json"])
-def test_any_usual_tokenizer_file_will_do(name, model):
-    (model / "tokenizer.json").rename(model / name)
-    check_model(str(model), "model.path")
-
-
-WHOLE = safetensors({"a": [2, 3]})
-
-
-@pytest.mark.parametrize(
-    "content",
-    [
-        b"",
-        WHOLE[:5],
-        WHOLE[:40],
-        b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n",
-        (2).to_bytes(8, "little") + b"[]",
-        (9).to_bytes(8, "little") + b'{"a": "b"',
-        safetensors({"a": [1]}).replace(b"shape", b"sharp"),
-        WHOLE[:-1],
-    ],
-    ids=["empty", "length cut", "header cut", "LFS pointer", "a list", "no JSON", "no shape", "weights cut"],
-)
-def test_weights_that_are_not_whole(content, model):
-    """What an interrupted download leaves, or git without git-lfs."""
-    (model / "model.safetensors").write_bytes(content)
-    assert refused(model, "not a whole safetensors file") == "download it again"
 
 
 def data_refused(text: str, *patterns: object, format: str = "auto") -> list[str]:

@@ -63,11 +63,13 @@ RULES = {
     "hpcsft.plan": Rule("errors records spec rundir", "pydantic"),
     "hpcsft.model_shape": Rule("records"),  # this and the next two are pure
     "hpcsft.flops": Rule("model_shape"),
+    "hpcsft.lora": Rule("errors spec model_shape"),
+    "hpcsft.model_folder": Rule("errors records model_shape model_folder"),
     "hpcsft.gpus": Rule(),
-    "hpcsft.estimate": Rule(f"{LOW} model_shape flops gpus inputs estimate train.deepspeed_config"),
+    "hpcsft.estimate": Rule(f"{LOW} model_shape flops gpus lora inputs estimate train.deepspeed_config"),
     "hpcsft.estimate.text": Rule("estimate.memory", "rich"),
     "hpcsft.inputs": Rule(
-        f"{LOW} model_shape data.files data.formats data.hub data.readers evaluate.prompts train.trackers"
+        f"{LOW} lora model_folder data.files data.formats data.hub data.readers evaluate.prompts train.trackers"
     ),
     "hpcsft.attempt": Rule(f"{LOW} attempt slurm_client"),
     "hpcsft.attempt.causes": Rule("errors"),  # pure
@@ -113,11 +115,23 @@ RULES = {
     "hpcsft.data.figures": Rule("spec data.hashing data.packing", "numpy"),
     "hpcsft.data.readable": Rule("data.shards"),
     "hpcsft.data.preview_text": Rule("data.readable", "rich"),
-    "hpcsft.models": Rule(f"{LOW} stage data.batches models", "safetensors torch transformers", later="deepspeed"),
+    "hpcsft.models": Rule(f"{LOW} data.batches models", "safetensors torch transformers"),
+    "hpcsft.models.baichuan": Rule("models.heads models.baichuan", "torch transformers"),
+    "hpcsft.models.baichuan.configuration": Rule("model_shape", "transformers"),
+    "hpcsft.models.export": Rule(f"{LOW} models", "accelerate torch transformers", later="deepspeed"),
+    "hpcsft.models.hollow": Rule("", "accelerate torch transformers"),
+    "hpcsft.models.llamafy": Rule("errors model_shape models.heads", "torch transformers"),
+    "hpcsft.models.lora": Rule("errors spec lora", "safetensors torch transformers", later="peft"),
+    "hpcsft.models.weight_files": Rule("errors model_folder", "transformers"),
+    "hpcsft.models.sentencepiece_file": Rule("errors", "tokenizers", later="google transformers"),
+    "hpcsft.models.gguf_tokenizer": Rule("errors models", "tokenizers", later="gguf"),
+    "hpcsft.models.tokenizer": Rule("errors models", "tokenizers", later="transformers"),
+    "hpcsft.models.tokenizer_settings": Rule("errors", "tokenizers", later="transformers"),
+    "hpcsft.models.tokenizer_export": Rule("models.tokenizer_settings"),
     "hpcsft.models.cross_entropy": Rule("", "torch", later="cut_cross_entropy liger_kernel"),
     "hpcsft.models.attention": Rule("", "torch transformers"),
     "hpcsft.train": Rule(
-        f"{LOW} attempt slurm_client stage flops gpus model_shape data models train",
+        f"{LOW} attempt slurm_client stage flops gpus lora model_shape data models train",
         "deepspeed numpy torch transformers",
     ),
     "hpcsft.train.deepspeed_config": Rule("spec"),  # pure: the dry run shows it

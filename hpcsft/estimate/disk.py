@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from hpcsft.estimate.memory import GB
-from hpcsft.estimate.states import element_bytes, model_states
+from hpcsft.estimate.states import element_bytes, model_states, trainable_parameters
+from hpcsft.model_shape import ModelShape
 from hpcsft.spec import ExperimentSpec
 
 TOKEN_BYTES = 8
@@ -15,15 +16,20 @@ TOKEN_BYTES = 8
 
 
 def disk_document(
-    spec: ExperimentSpec, num_parameters: int, tokens: int | None, quota_gb: float | None = None
+    spec: ExperimentSpec,
+    num_parameters: int,
+    tokens: int | None,
+    quota_gb: float | None = None,
+    shape: ModelShape | None = None,
 ) -> dict[str, Any]:
     """Bytes of a whole run by kind, and the room: of the filesystem, and `quota_gb` if the user told it.
 
     `tokens` are those of all rows; None if that is not known.
     """
-    checkpoint = model_states(spec, 1, num_parameters).checkpoint_bytes
+    checkpoint = model_states(spec, 1, num_parameters, shape).checkpoint_bytes
     kept = spec.train.checkpoint.keep_last + 1  # and the one that is being written
-    export = num_parameters * element_bytes(spec)
+    alone = spec.model.lora is not None and spec.model.lora.export == "adapter"
+    export = (trainable_parameters(spec, num_parameters, shape) if alone else num_parameters) * element_bytes(spec)
     parts = {
         "checkpoints_bytes": kept * checkpoint,
         "exports_bytes": spec.train.epochs * export,

@@ -10,6 +10,8 @@ from hpcsft.estimate.states import element_bytes, gpu_hours_limit, model_states
 from hpcsft.estimate.work import Workload, work_document, work_warnings
 from hpcsft.gpus import Gpu
 from hpcsft.inputs import ModelFacts
+from hpcsft.lora import adapter_parameters
+from hpcsft.model_shape import ModelShape
 from hpcsft.plan import Plan
 from hpcsft.spec import ExperimentSpec
 
@@ -32,7 +34,7 @@ def plan_document(
     stage, size = plan.stage("train"), model.num_parameters
     memory = rank_memory(spec, stage.world_size, size, model.shape) if size else None
     tokens = workload.train.tokens + workload.validation.tokens
-    disk = disk_document(spec, size, tokens, quota_gb) if size else None
+    disk = disk_document(spec, size, tokens, quota_gb, model.shape) if size else None
     work = work_document(spec, plan, workload, model.shape, gpu, mfu)
     warnings = [*plan.warnings, *work_warnings(spec, plan, work), *(disk_warnings(disk) if disk else [])]
     if memory:
@@ -44,6 +46,7 @@ def plan_document(
         "name": spec.name,
         "run_dir": spec.run_path,
         "model": model.model_dump(),
+        "lora": _lora(spec, model) if spec.model.lora else None,
         "batch": plan.batch.model_dump(),
         "settings": {
             "dtype": spec.model.dtype,
@@ -58,12 +61,20 @@ def plan_document(
         "gpu": gpu._asdict(),
         "fits": _fits(memory, gpu) if memory else [],
         "hints": _hints(spec, plan, model, memory, gpu) if memory else [],
-        "model_states": _states(spec, stage.world_size, size) if size else [],
+        "model_states": _states(spec, stage.world_size, size, model.shape) if size else [],
         "work": work,
         "gpu_hours_limit": gpu_hours_limit(plan),
         "disk": disk,
         "warnings": warnings,
     }
+
+
+def _lora(spec: ExperimentSpec, model: ModelFacts) -> dict[str, Any]:
+    """The adapters; their number is None for a model of unknown shape, whose parameters are all taken to learn."""
+    lora, shape = spec.model.lora, model.shape
+    assert lora
+    adapters = adapter_parameters(shape, lora) if shape else None
+    return {**lora.model_dump(), "trainable_parameters": adapters, "frozen_parameters": model.num_parameters}
 
 
 def _fits(memory: RankMemory, gpu: Gpu) -> list[dict[str, Any]]:
@@ -79,14 +90,16 @@ def _hints(spec: ExperimentSpec, plan: Plan, model: ModelFacts, memory: RankMemo
     return hints(spec, stage.tasks_per_node, stage.nodes, model.num_parameters, model.shape, limit)
 
 
-def _states(spec: ExperimentSpec, world_size: int, num_parameters: int) -> list[dict[str, Any]]:
+def _states(
+    spec: ExperimentSpec, world_size: int, num_parameters: int, shape: ModelShape | None
+) -> list[dict[str, Any]]:
     """Of the usual numbers of GPUs and the spec's own, for every stage of ZeRO and without offload."""
     return [
         {
             "gpus": gpus,
             "zero_stage": stage,
             "states_bytes": model_states(
-                changed(spec, {"train.zero_stage": stage, "train.offload": "none"}), gpus, num_parameters
+                changed(spec, {"train.zero_stage": stage, "train.offload": "none"}), gpus, num_parameters, shape
             ).states_bytes,
         }
         for gpus in sorted({*USUAL_GPUS, world_size})

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from hpcsft.estimate.activations import Activations, activations
-from hpcsft.estimate.states import element_bytes, master_bytes, model_states
+from hpcsft.estimate.states import all_parameters, element_bytes, master_bytes, model_states, trainable_parameters
 from hpcsft.model_shape import ModelShape
 from hpcsft.records import Record
 from hpcsft.spec import ExperimentSpec
@@ -80,24 +80,25 @@ def rank_memory(
     spec: ExperimentSpec, world_size: int, num_parameters: int, shape: ModelShape | None = None
 ) -> RankMemory:
     """Memory of one rank of `world_size` for a whole micro batch, every position of which carries loss."""
-    states = model_states(spec, world_size, num_parameters)
+    states = model_states(spec, world_size, num_parameters, shape)
+    learning = trainable_parameters(spec, num_parameters, shape)
     positions = spec.train.micro_batch_size * spec.data.max_length
     found = _micro_batch(spec, shape, positions) if shape else None
-    buffers = _buffers(spec, world_size, num_parameters)
+    buffers = _buffers(spec, world_size, all_parameters(spec, num_parameters, shape), learning)
     beside = (found.peak if found else 0) + buffers
     return RankMemory(
         **states.model_dump(),
         activations_bytes=found.activations if found else None,
         loss_bytes=found.peak - found.activations if found else None,
         buffers_bytes=buffers,
-        step_bytes=max(0, _step(spec, world_size, num_parameters) - beside),
+        step_bytes=max(0, _step(spec, world_size, learning) - beside),
         logits_bytes=found.logits if found else None,
         full_logits_bytes=found.full_logits if found else None,
     )
 
 
 def _micro_batch(spec: ExperimentSpec, shape: ModelShape, positions: int) -> Activations:
-    return activations(shape, positions, element_bytes(spec), spec.model.gradient_checkpointing)
+    return activations(shape, positions, element_bytes(spec), spec.model.gradient_checkpointing, lora=spec.model.lora)
 
 
 def _zero(spec: ExperimentSpec, key: str, default: int) -> int:
@@ -106,31 +107,31 @@ def _zero(spec: ExperimentSpec, key: str, default: int) -> int:
     return int(value) if isinstance(value, int | float) else default
 
 
-def _buffers(spec: ExperimentSpec, world_size: int, num_parameters: int) -> int:
-    """DeepSpeed's in the backward pass."""
+def _buffers(spec: ExperimentSpec, world_size: int, num_parameters: int, learning: int) -> int:
+    """DeepSpeed's in the backward pass, with `learning` of `num_parameters` in its optimizer."""
     size, stage = element_bytes(spec), spec.train.zero_stage
     if stage == 0:
         return 0
-    bucket = _zero(spec, "reduce_bucket_size", min(REDUCE_BUCKET, num_parameters))
-    copied = min(bucket, num_parameters) if world_size > 1 else 0  # on its way to the other ranks
+    bucket = _zero(spec, "reduce_bucket_size", min(REDUCE_BUCKET, learning))
+    copied = min(bucket, learning) if world_size > 1 else 0  # on its way to the other ranks
     buckets = bucket * (2 if stage < 3 and _zero(spec, "overlap_comm", False) else 1) + copied * (stage > 1)
     held = min(num_parameters, _zero(spec, "stage3_max_live_parameters", LIVE_ELEMENTS)) if stage == 3 else 0
     micro_batches = spec.train.global_batch_size // (spec.train.micro_batch_size * world_size)
-    accumulated = -(-num_parameters // world_size) if stage == 2 and micro_batches > 1 else 0  # and those being made
+    accumulated = -(-learning // world_size) if stage == 2 and micro_batches > 1 else 0  # and those being made
     return size * (buckets + held + (accumulated if spec.train.offload == "none" else 0))
 
 
-def _step(spec: ExperimentSpec, world_size: int, num_parameters: int) -> int:
+def _step(spec: ExperimentSpec, world_size: int, learning: int) -> int:
     """Beside the model states, in the optimizer step or when the gradients are reduced ahead of it."""
     size, master, stage = element_bytes(spec), master_bytes(spec), spec.train.zero_stage
     converted = master if master > size else 0
     if stage == 0:
-        return max(num_parameters * converted, min(num_parameters, REDUCE_BUCKET) * size)
-    share = -(-num_parameters // world_size)
-    bucket = _zero(spec, "reduce_bucket_size", min(REDUCE_BUCKET, num_parameters)) * size
+        return max(learning * converted, min(learning, REDUCE_BUCKET) * size)
+    share = -(-learning // world_size)
+    bucket = _zero(spec, "reduce_bucket_size", min(REDUCE_BUCKET, learning)) * size
     if stage == 1:
         reduced = share * size + bucket
-        flattened = share * (2 * size + converted) - num_parameters * size
+        flattened = share * (2 * size + converted) - learning * size
         return max(0, reduced if spec.train.offload != "none" else max(reduced, flattened))
     if spec.train.offload != "none":
         return 0

@@ -4,10 +4,15 @@ Bytes per parameter are those of Rajbhandari et al. 2020, "ZeRO: Memory Optimiza
 Models", section 3: with bfloat16 parameters 2 + 2 + 12. The last are float32 master weights and two moments. Under
 ZeRO DeepSpeed has a master copy of its share also where that is of the model's own type: 4 + 4 + 12 in float32, and
 2 + 2 + 6 without float32 master weights.
+
+With LoRA (Hu et al. 2021) all of it is there for the adapters alone. The model's own parameters take the bytes of an
+element, sharded by ZeRO 3 like all others, and are in no checkpoint.
 """
 
 from __future__ import annotations
 
+from hpcsft.lora import adapter_parameters
+from hpcsft.model_shape import ModelShape
 from hpcsft.plan import Plan
 from hpcsft.records import Record
 from hpcsft.spec import ExperimentSpec
@@ -30,21 +35,36 @@ class ModelStates(Record):
         return self.parameters_bytes + self.gradients_bytes + self.optimizer_bytes
 
 
-def model_states(spec: ExperimentSpec, world_size: int, num_parameters: int) -> ModelStates:
-    """Model states of one rank for `num_parameters` parameters over `world_size` ranks."""
+def trainable_parameters(spec: ExperimentSpec, num_parameters: int, shape: ModelShape | None) -> int:
+    """Those that learn: all `num_parameters`, or LoRA's adapters alone. For a model of unknown shape an upper bound."""
+    lora = spec.model.lora
+    return adapter_parameters(shape, lora) if lora and shape else num_parameters
+
+
+def all_parameters(spec: ExperimentSpec, num_parameters: int, shape: ModelShape | None) -> int:
+    """The model's `num_parameters` and those of LoRA's adapters."""
+    lora = spec.model.lora
+    return num_parameters + (adapter_parameters(shape, lora) if lora and shape else 0)
+
+
+def model_states(
+    spec: ExperimentSpec, world_size: int, num_parameters: int, shape: ModelShape | None = None
+) -> ModelStates:
+    """Model states of one rank for a model of `num_parameters` over `world_size` ranks; `shape` matters to LoRA."""
     size = element_bytes(spec)
+    learning = trainable_parameters(spec, num_parameters, shape)
     per_parameter = optimizer_bytes(spec)
     stage, offload = spec.train.zero_stage, spec.train.offload
 
     def shard(num_bytes: int, from_stage: int) -> int:
         return -(-num_bytes // world_size) if stage >= from_stage else num_bytes
 
-    parameters = shard(num_parameters * size, 3)
-    gradients = shard(num_parameters * size, 2)
-    optimizer = shard(num_parameters * per_parameter, 1)
+    parameters = shard(all_parameters(spec, num_parameters, shape) * size, 3)
+    gradients = shard(learning * size, 2)
+    optimizer = shard(learning * per_parameter, 1)
     host = 0
     if offload != "none":  # the optimizer's own gradients are of its type, and a copy of the new weights is staged
-        host = optimizer + shard(num_parameters * (master_bytes(spec) + size), 1)
+        host = optimizer + shard(learning * (master_bytes(spec) + size), 1)
         optimizer = 0
         gradients = 0 if stage >= 2 else gradients  # they leave the GPU bucket by bucket
     if offload == "all":
@@ -54,7 +74,7 @@ def model_states(spec: ExperimentSpec, world_size: int, num_parameters: int) -> 
         gradients_bytes=gradients,
         optimizer_bytes=optimizer,
         host_bytes=host,
-        checkpoint_bytes=num_parameters * (size + per_parameter),
+        checkpoint_bytes=learning * (size + per_parameter),
     )
 
 
@@ -74,9 +94,9 @@ def optimizer_bytes(spec: ExperimentSpec) -> int:
     return copies * master_bytes(spec)
 
 
-def checkpoint_bytes(spec: ExperimentSpec, num_parameters: int | None) -> int | None:
+def checkpoint_bytes(spec: ExperimentSpec, num_parameters: int | None, shape: ModelShape | None = None) -> int | None:
     """Size of one checkpoint of all ranks together; None for a model of unknown size."""
-    return model_states(spec, 1, num_parameters).checkpoint_bytes if num_parameters else None
+    return model_states(spec, 1, num_parameters, shape).checkpoint_bytes if num_parameters else None
 
 
 def gpu_hours_limit(plan: Plan) -> float:

@@ -75,11 +75,22 @@ def _about(document: dict[str, Any], unit: str) -> Lines:
     model, settings, batch = document["model"], document["settings"], document["batch"]
     parameters = f", {model['num_parameters']:,} parameters" if model["num_parameters"] else ""
     yield "model", f"{model['architecture']}{parameters}"
+    if document["lora"]:
+        yield "LoRA", _lora(document["lora"])
     ranks = f"{settings['nodes']} node(s) x {settings['ranks_per_node']} {unit}(s)"
     yield "training", f"{ranks}, ZeRO {settings['zero_stage']}, offload {settings['offload']}, {settings['dtype']}"
     checkpointing = "on" if settings["gradient_checkpointing"] else "off"
     rows = f"{batch['micro_batch_size']} x {settings['max_length']:,} positions"
     yield "micro batch", f"{rows}, gradient checkpointing {checkpointing}"
+
+
+def _lora(lora: dict[str, Any]) -> str:
+    wanted, learn, frozen = lora["target_modules"], lora["trainable_parameters"], lora["frozen_parameters"]
+    layers = wanted if isinstance(wanted, str) else ", ".join(wanted)
+    if learn is None:
+        return f"rank {lora['rank']}, {layers}; sizes not known, memory is an upper bound: counted as if all learnt"
+    kept = f" and {frozen:,} frozen" if frozen else ""
+    return f"rank {lora['rank']}, {layers}: {learn:,} parameters learn{kept}"
 
 
 def _memory(memory: dict[str, Any]) -> Table:

@@ -6,8 +6,9 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from hpcsft.flops import train_flops
+from hpcsft.flops import forward_flops, train_flops
 from hpcsft.gpus import Gpu
+from hpcsft.lora import adapter_parameters
 from hpcsft.model_shape import ModelShape
 from hpcsft.plan import Plan
 from hpcsft.records import Record
@@ -71,21 +72,25 @@ def steps_per_epoch(micro_batches: int, spec: ExperimentSpec) -> int:
     return -(-micro_batches // (spec.train.global_batch_size // spec.train.micro_batch_size))
 
 
-def total_flops(workload: Workload, shape: ModelShape, epochs: int) -> float:
-    """Operations of training, and of a validation before it and after each epoch (forward only: a third)."""
+def total_flops(workload: Workload, shape: ModelShape, epochs: int, adapters: int | None = None) -> float:
+    """Operations of training, and of a validation before it and after each epoch, which is forward only.
+
+    `adapters` is the number of LoRA's parameters if these alone learn.
+    """
     train, held_out = (
-        train_flops(shape, part.tokens, part.supervised_tokens, part.sum_squared_lengths)
+        (shape, part.tokens, part.supervised_tokens, part.sum_squared_lengths)
         for part in (workload.train, workload.validation)
     )
-    return epochs * train + (epochs + 1) * held_out / 3
+    return epochs * train_flops(*train, adapters) + (epochs + 1) * forward_flops(*held_out, adapters or 0)
 
 
 def work_document(
     spec: ExperimentSpec, plan: Plan, workload: Workload, shape: ModelShape | None, gpu: Gpu | None, mfu: float
 ) -> dict[str, Any]:
     """Steps, tokens and, where shape and peak are known, hours at a utilisation of `mfu` (0 to 1)."""
-    epochs, stage = spec.train.epochs, plan.stage("train")
-    flops = total_flops(workload, shape, epochs) if shape else None
+    epochs, stage, lora = spec.train.epochs, plan.stage("train"), spec.model.lora
+    adapters = adapter_parameters(shape, lora) if shape and lora else None
+    flops = total_flops(workload, shape, epochs, adapters) if shape else None
     peak = gpu.peak_tflops if gpu and stage.gpus_per_node and spec.model.dtype == "bfloat16" else None
     gpu_hours = flops / (peak * 1e12 * mfu) / 3600 if flops and peak else None
     hours = gpu_hours / stage.world_size if gpu_hours else None

@@ -48,11 +48,11 @@ def _look_at(folder: Path) -> ModelFacts:
         raise InputError(f"no such folder: {folder}", hint)
     config: dict[str, Any] = {}
     architecture = ""
+    if (folder / "adapter_config.json").exists():
+        return _look_at_base(folder)
     if (folder / "config.json").exists():
         config = read_object(folder / "config.json")
         architecture = check_architecture(config, folder)
-    elif (folder / "adapter_config.json").exists():
-        return _look_at_base(folder)
     elif not any(folder.glob("*.gguf")):
         raise InputError(f"{folder}: no config.json inside", "is this a Hugging Face model folder?")
     weights = read_weights(find_weights(folder))

@@ -1,22 +1,27 @@
 """What the files of a tokenizer tell: how many tokens there are, and is there one that ends a text.
 
-By the rules of hpcsft.models.tokenizer: names of tokenizer classes do not count.
+By the rules of hpcsft.models.tokenizer, as far as they need no tokenizer class.
 """
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from hpcsft.errors import InputError
-from hpcsft.model_folder.gguf import Gguf
+from hpcsft.model_folder.gguf import Gguf, read_gguf
 from hpcsft.model_folder.reading import read_object
 from hpcsft.model_folder.sentencepiece import read_sentencepiece
 
 WHOLE = ("tokenizer.json", "tokenizer.model")
 """Tokenizers that need no class which knows more about them."""
 FILES = (*WHOLE, "vocab.json")
+PLAIN_CLASSES = ("PreTrainedTokenizerFast", "TokenizersBackend")
+"""They know no eos but the one that they are told."""
+USUAL_EOS = {"</s>", "<|endoftext|>", "<eos>"}
+"""What other classes take for it if nothing names another."""
 NOT_TEXT = ("image_token", "video_token", "audio_token")
 """Tokens that a tokenizer has for the models that see or hear and share it."""
 OTHERS = "tokenizer and weights are of different models, or tokens were added and the embedding was not resized"
@@ -40,6 +45,18 @@ def check_tokenizer(folder: Path, rows: int | None) -> None:
         _check_eos(folder, settings, tokens)
 
 
+def has_chat_template(folder: Path) -> bool:
+    """Has the tokenizer in `folder` a chat template, wherever it is kept? False, too, where that cannot be read."""
+    if any((folder / name).exists() for name in ("chat_template.jinja", "chat_template.json")):
+        return True
+    with contextlib.suppress(InputError):
+        if _object(folder, "tokenizer_config.json").get("chat_template"):
+            return True
+        if not has_tokenizer(folder):
+            return any("tokenizer.chat_template" in read_gguf(file).fields for file in folder.glob("*.gguf"))
+    return False
+
+
 def check_gguf_tokenizer(gguf: Gguf, file: Path, rows: int | None) -> None:
     """The same for the tokenizer in a GGUF file."""
     count = gguf.fields.get("tokenizer.ggml.tokens")
@@ -58,15 +75,21 @@ def _check_size(place: Path, count: int, rows: int | None) -> None:
 def _check_eos(folder: Path, settings: Mapping[str, Any], tokens: Mapping[str, int]) -> None:
     others = {} if settings.get("added_tokens_decoder") else _object(folder, "special_tokens_map.json")
     named = _text(settings.get("eos_token")) or _text(others.get("eos_token"))
-    model = folder / "tokenizer.model"
-    if not named and not (model.exists() and read_sentencepiece(model).has_eos):
+    if not named and not _others_name_eos(folder, settings, tokens):
         raise _no_eos(folder)
     if named and named not in tokens:
         raise InputError(f"{folder}: eos_token is '{named}', which the vocabulary lacks", NAME_ONE)
 
 
+def _others_name_eos(folder: Path, settings: Mapping[str, Any], tokens: Mapping[str, int]) -> bool:
+    """Is there a tokenizer.model that does, or a class that may take one of the tokens for it?"""
+    if (folder / "tokenizer.model").exists():
+        return read_sentencepiece(folder / "tokenizer.model").has_eos
+    return settings.get("tokenizer_class") not in PLAIN_CLASSES and bool(USUAL_EOS & tokens.keys())
+
+
 def _no_eos(place: Path) -> InputError:
-    return InputError(f"{place}: the tokenizer has no end-of-sequence token, which every answer ends with", NAME_ONE)
+    return InputError(f"{place}: the tokenizer has no eos token, which ends an answer", NAME_ONE)
 
 
 def _tokens(folder: Path, settings: Mapping[str, Any]) -> Iterator[tuple[str, int]]:

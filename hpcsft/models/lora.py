@@ -53,12 +53,9 @@ def add_adapters(model: PreTrainedModel, lora: LoraSpec, seed: int = 0) -> None:
         target_modules=ends if lora.target_modules == "all-linear" else list(lora.target_modules),
         task_type="CAUSAL_LM",
     )
-    on_meta = next(model.parameters()).is_meta
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
-        inject_adapter_in_model(config, model, ADAPTER, low_cpu_mem_usage=on_meta)
-    for _, layer in _adapted(model):
-        layer.to(layer.get_base_layer().weight.dtype)
+        inject_adapter_in_model(config, model, ADAPTER)
 
 
 def merged_state(model: PreTrainedModel, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

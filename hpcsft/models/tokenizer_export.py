@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from hpcsft.models.tokenizer_settings import CONFIG, NAMES, read_settings
+from hpcsft.models.tokenizer_settings import CONFIG, NAMES, NEEDED, read_settings
 
 COPIED = ("tokenizer.model", "added_tokens.json")
 """What llama.cpp's converter and the original code of some models read."""
@@ -40,15 +40,18 @@ def save_tokenizer(tokenizer: Any, source: str, folder: Path, chat_template: str
 
 def _values(tokenizer: Any, chat_template: str | None) -> dict[str, Any]:
     """What tokenizer.json does not hold."""
-    named = {name: getattr(tokenizer, name) for name in NAMES if getattr(tokenizer, name) is not None}
+    named = {name: getattr(tokenizer, name) for name in NAMES}
+    # null where some class would take a token of its own, which the vocabulary may lack
+    named = {name: token for name, token in named.items() if token is not None or name in NEEDED}
     around = tokenizer("")["input_ids"]
+    add_bos = around[:1] == [tokenizer.bos_token_id]
     others = [token for token in tokenizer.all_special_tokens if token not in named.values()]
     return {
         "tokenizer_class": "PreTrainedTokenizerFast",  # the name that both releases know
         **named,
         **({"additional_special_tokens": others} if others else {}),
-        "add_bos_token": tokenizer.bos_token_id is not None and around[:1] == [tokenizer.bos_token_id],
-        "add_eos_token": tokenizer.eos_token_id is not None and around[-1:] == [tokenizer.eos_token_id],
+        "add_bos_token": add_bos,
+        "add_eos_token": around[add_bos:][-1:] == [tokenizer.eos_token_id],
         "clean_up_tokenization_spaces": bool(tokenizer.clean_up_tokenization_spaces),
         "model_input_names": ["input_ids", "attention_mask"],
         "model_max_length": tokenizer.model_max_length,

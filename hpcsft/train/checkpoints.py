@@ -21,6 +21,7 @@ from hpcsft.attempt.heartbeat import Heartbeat
 from hpcsft.errors import Fenced, StageError
 from hpcsft.stage import StageContext
 from hpcsft.train import commit, universal
+from hpcsft.train.base_model import fingerprint, frozen_names
 from hpcsft.train.commit import Complete
 from hpcsft.train.distributed import Ranks
 from hpcsft.train.host_memory import fits
@@ -38,7 +39,10 @@ class Checkpointer:
         self.ranks = ranks
         self.before_publish = before_publish
         self.writer = SnapshotEngine()
+        self.writer.left_out = frozen_names(engine.module)
         engine.checkpoint_engine = self.writer
+        self.base = fingerprint(context.spec.model.path) if self.writer.left_out and ranks.leader else None
+        """Tells the model whose weights are left out from others; None if none are. Known to rank 0."""
         self.background = False
         """May periodic checkpoints be written while training goes on?"""
         self.newest = 0
@@ -94,8 +98,15 @@ class Checkpointer:
         background = background and self.background
         self.writer.begin(background)
         state = universal.client_state(self.engine, self.context.spec.train.zero_stage)
-        self.engine.save_checkpoint(str(staged.parent), tag=staged.name, client_state=state, save_latest=False)
+        self.engine.save_checkpoint(
+            str(staged.parent),
+            tag=staged.name,
+            client_state=state,
+            save_latest=False,
+            exclude_frozen_parameters=bool(self.writer.left_out),
+        )
         own = {"step": step, "rank": self.ranks.rank, "world_size": self.ranks.world_size, "random": random_states()}
+        own["base"] = self.base
         self.writer.save(own, str(staged / _rank_file(self.ranks.rank)))
         self.writer.start()
         self._staged, self.newest, self._held_s = staged, step, time.monotonic() - self._began_s
@@ -173,21 +184,30 @@ def load_checkpoint(engine: Any, context: StageContext, ranks: Ranks, found: Fou
     """Load what `find_checkpoint` found and return its step; 0 if there was none.
 
     On the number of ranks that wrote it every bit comes back. On another number the states are converted, and the
-    random numbers of dropout start anew from the seed and the step.
+    random numbers of dropout start anew from the seed and the step. Weights that do not learn stay as they are: they
+    came from the folder of the model. StageError on all ranks if another model is there now.
     """
     if found is None:
         return 0
     folder, complete = found
+    if frozen_names(engine.module) and not ranks.from_leader(lambda: _same_base(context, folder)):
+        raise StageError(
+            f"{folder.name} holds adapters to another model than is now in {context.spec.model.path}",
+            "put the model back that was there, or start a new run",
+        )
     if complete.world_size != ranks.world_size:
         universal.load(engine, context, ranks, folder, complete, heartbeat.beat)
         seed_anew(hash((context.spec.seed, complete.step, ranks.rank, ranks.world_size)) % 2**63)
         return complete.step
-    path, _ = engine.load_checkpoint(str(folder.parent), tag=folder.name)
-    if path is None:
-        raise StageError(f"DeepSpeed could not load the checkpoint {folder.name}", "the log above tells more")
+    universal.load_states(engine, folder)
     own = torch.load(folder / _rank_file(ranks.rank), weights_only=True)
     restore_random_states(own["random"])
     return own["step"]
+
+
+def _same_base(context: StageContext, folder: Path) -> bool:
+    """Is the model, whose weights are not in the checkpoint, still the one with which it was written?"""
+    return torch.load(folder / _rank_file(0), weights_only=True)["base"] == fingerprint(context.spec.model.path)
 
 
 def _rank_file(rank: int) -> str:

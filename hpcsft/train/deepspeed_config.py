@@ -23,8 +23,8 @@ def deepspeed_config(
 ) -> dict[str, Any]:
     """The configuration for deepspeed.initialize, with `train.deepspeed` merged over what follows from the spec.
 
-    Micro batches may be computed in `parts`, each as DeepSpeed's micro batch: see `train/micro_batch.py`. For a
-    model of less than REDUCE_BUCKET parameters the bucket is no larger than it.
+    Micro batches may be computed in `parts`, each as DeepSpeed's micro batch: see `train/micro_batch.py`. If less than
+    REDUCE_BUCKET parameters learn (`num_parameters` do), the bucket is no larger than they are.
     """
     train = spec.train
     optimizer: dict[str, Any] = {

@@ -18,7 +18,9 @@ import torch
 from hpcsft.data.batches import RowStore
 from hpcsft.flops import train_flops
 from hpcsft.gpus import peak_flops
+from hpcsft.lora import adapter_parameters
 from hpcsft.model_shape import ModelShape
+from hpcsft.spec.model import LoraSpec
 from hpcsft.train.distributed import Ranks
 
 
@@ -87,13 +89,18 @@ class Meter:
     shape: ModelShape | None
     peak_flops: float | None
     """Of one GPU."""
+    adapters: int | None = None
+    """Parameters of LoRA's adapters, if these alone learn."""
 
     @classmethod
-    def of(cls, ranks: Ranks, rows: RowStore, config: Mapping[str, Any], dtype: str) -> Meter:
+    def of(
+        cls, ranks: Ranks, rows: RowStore, config: Mapping[str, Any], dtype: str, lora: LoraSpec | None = None
+    ) -> Meter:
         """For a model with this config.json that is computed in `dtype`: only bfloat16's peaks are known."""
         known = ranks.device.type == "cuda" and dtype == "bfloat16"
         peak = peak_flops(torch.cuda.get_device_name(ranks.device)) if known else None
-        return cls(ranks, rows, ModelShape.from_config(config), peak)
+        shape = ModelShape.from_config(config)
+        return cls(ranks, rows, shape, peak, adapter_parameters(shape, lora) if shape and lora else None)
 
     def start(self, micro_batches: Sequence[np.ndarray]) -> StepMeter:
         """A step on these rows, of all ranks, begins."""
@@ -121,7 +128,8 @@ class StepMeter:
         meter, rows = self._meter, self._rows
         tokens, peak = meter.rows.tokens(rows), meter.peak_flops
         squares = int(np.square(meter.rows.lengths[rows], dtype=np.int64).sum())
-        flops = train_flops(meter.shape, tokens, self.supervised_tokens, squares) if meter.shape else None
+        shape, adapters = meter.shape, meter.adapters
+        flops = train_flops(shape, tokens, self.supervised_tokens, squares, adapters) if shape else None
         return Measured(
             elapsed_s,
             tokens,

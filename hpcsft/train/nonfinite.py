@@ -64,10 +64,14 @@ class NonfiniteGuard:
 
 
 def has_finite_states(engine: Any) -> bool:
-    """Are this rank's weights and optimizer states all finite numbers? Gradients that were may still lead beyond."""
+    """Are what learns of this rank's weights and the optimizer states all finite numbers?
+
+    Gradients that were may still lead beyond.
+    """
     inner = getattr(engine.optimizer, "optimizer", engine.optimizer)
     # ds_tensor is ZeRO 3's part of a weight
-    weights = (getattr(weight, "ds_tensor", weight) for weight in engine.module.parameters())
+    learning = (weight for weight in engine.module.parameters() if weight.requires_grad)
+    weights = (getattr(weight, "ds_tensor", weight) for weight in learning)
     moments = (value for states in inner.state.values() for value in states.values() if torch.is_tensor(value))
     largest = [
         torch.linalg.vector_norm(tensor.detach(), ord=math.inf).float()

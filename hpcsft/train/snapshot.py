@@ -12,7 +12,7 @@ import errno
 import hashlib
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import IO, Any
 
@@ -20,6 +20,7 @@ import torch
 from deepspeed.runtime.checkpoint_engine.checkpoint_engine import CheckpointCommitInfo, CheckpointEngine
 
 from hpcsft.records import fsync_folder
+from hpcsft.train.base_model import frozen_names
 from hpcsft.train.commit import FileFacts
 from hpcsft.train.frozen import Frozen, freeze, frozen_bytes
 from hpcsft.train.host_memory import HostMemory, lower_priority
@@ -39,6 +40,8 @@ class SnapshotEngine(CheckpointEngine):
     def __init__(self, config_params: Any = None) -> None:
         super().__init__(config_params)
         self.name = type(self).__name__
+        self.left_out: frozenset[str] = frozenset()
+        """Weights of the module that are not saved, by name: where one is tied to another, DeepSpeed leaves out one."""
         self._memory = HostMemory()
         self._background = False
         self._frozen: dict[str, Frozen] = {}
@@ -69,6 +72,8 @@ class SnapshotEngine(CheckpointEngine):
     def save(self, state_dict: Any, path: str) -> None:
         """Freeze the state of one file, or write it at once: also when there is no memory to freeze it in."""
         path = os.fspath(path)
+        if self.left_out and "module" in state_dict:
+            state_dict = {**state_dict, "module": without(state_dict["module"], self.left_out)}
         if self._background:
             try:
                 self._frozen[path] = freeze(state_dict, self._memory)
@@ -173,6 +178,11 @@ class _DigestFile:
         """`write_state` flushes."""
 
 
+def without(state: Mapping[str, Any], names: Collection[str]) -> dict[str, Any]:
+    """`state` but for `names`."""
+    return {name: value for name, value in state.items() if name not in names}
+
+
 def snapshot_bytes(engine: Any) -> int:
     """Host memory that a snapshot of this rank's part of a checkpoint takes.
 
@@ -180,7 +190,7 @@ def snapshot_bytes(engine: Any) -> int:
     """
     states = []
     if engine.save_non_zero_checkpoint:
-        states.append(engine.module_state_dict())
+        states.append(without(engine.module_state_dict(), frozen_names(engine.module)))
         if not engine.zero_optimization():
             states.append(engine.optimizer.state_dict())
     if engine.save_zero_checkpoint:

@@ -19,6 +19,7 @@ from deepspeed.checkpoint import constants
 
 from hpcsft.errors import StageError, Stopped
 from hpcsft.stage import StageContext
+from hpcsft.train.base_model import load_learnt
 from hpcsft.train.commit import CONVERTED, Complete
 from hpcsft.train.conversion import Conversion, mapped_files
 from hpcsft.train.deepspeed_config import why_impossible
@@ -58,7 +59,7 @@ def load(
             f"resume on {complete.world_size} ranks",
         )
     if complete.zero_stage == 0:
-        _load(engine, folder)
+        load_states(engine, folder)
         return
     converted = folder.with_name(f"{CONVERTED}{folder.name}")
     _convert(context, ranks, folder, converted, complete, beat)
@@ -66,7 +67,7 @@ def load(
     engine._config.load_universal_checkpoint = True  # DeepSpeed asks for it at every load, and nowhere else
     try:
         with mapped_files():  # each rank opens the states of all ranks and copies its part
-            _load(engine, converted)
+            load_states(engine, converted)
     finally:
         engine._config.load_universal_checkpoint = False
     _own_steps(engine.basic_optimizer)
@@ -75,8 +76,9 @@ def load(
         shutil.rmtree(converted, ignore_errors=True)
 
 
-def _load(engine: Any, folder: Path) -> None:
-    path, _ = engine.load_checkpoint(str(folder.parent), tag=folder.name)
+def load_states(engine: Any, folder: Path) -> None:
+    """Load the checkpoint in `folder` as it is into a fresh engine. All ranks call it."""
+    path, _ = engine.load_checkpoint(str(folder.parent), tag=folder.name, custom_load_fn=load_learnt)
     if path is None:
         raise StageError(f"DeepSpeed could not load the checkpoint {folder.name}", "the log above tells more")
 

@@ -22,6 +22,8 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from hpcsft.estimate.activations import activations
 from hpcsft.model_shape import ModelShape
 from hpcsft.models.heads import install_loss_head
+from hpcsft.models.lora import add_adapters
+from hpcsft.spec.model import LoraSpec
 
 MODELS = {
     "small": {"hidden_size": 256, "intermediate_size": 688, "num_hidden_layers": 8, "num_attention_heads": 8},
@@ -94,16 +96,20 @@ class Measured(NamedTuple):
     """The most at once, the loss included."""
 
 
-def measure(config: LlamaConfig, dtype: torch.dtype, checkpointing: bool, positions: int) -> Measured:
+def measure(
+    config: LlamaConfig, dtype: torch.dtype, checkpointing: bool, positions: int, lora: LoraSpec | None = None
+) -> Measured:
     """Forward and backward of one micro batch, every position of which carries loss."""
     with contextlib.ExitStack() as stack:
         if shape_of(config).num_parameters > FAKE_ABOVE:
             stack.enter_context(FakeTensorMode())
         model = LlamaForCausalLM._from_config(config, dtype=dtype).train()
+        if lora:
+            add_adapters(model, lora)
         install_loss_head(model)
         if checkpointing:
             model.gradient_checkpointing_enable({"use_reentrant": False})
-        for parameter in model.parameters():
+        for parameter in filter(lambda parameter: parameter.requires_grad, model.parameters()):
             parameter.grad = torch.zeros_like(parameter)  # there already, so that none is counted
         every = torch.arange(positions)
         ids = torch.zeros(1, positions, dtype=torch.int64)

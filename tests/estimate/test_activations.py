@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from hpcsft.estimate.activations import FEWEST_POSITIONS, LOGITS_PER_CHUNK, activations, layer_bytes
+from hpcsft.spec.model import LoraSpec
 from tests.estimate.models import BAICHUAN2_7B, LLAMA_7B, shape_of
 
 POSITIONS = 512
@@ -12,7 +13,8 @@ POSITIONS = 512
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("checkpointing", [False, True])
-def test_a_real_model_keeps_as_much(dtype, checkpointing):
+@pytest.mark.parametrize("lora", [None, LoraSpec(), LoraSpec(rank=64, dropout=0.1)])
+def test_a_real_model_keeps_as_much(dtype, checkpointing, lora):
     """Kept bytes, and the peak of forward and backward."""
     import torch
     from transformers import LlamaConfig
@@ -23,8 +25,8 @@ def test_a_real_model_keeps_as_much(dtype, checkpointing):
         vocab_size=1000, hidden_size=256, intermediate_size=688, num_hidden_layers=4, num_attention_heads=4
     )
     kind = getattr(torch, dtype)
-    found = measure(config, kind, checkpointing, POSITIONS)
-    told = activations(shape_of(config), POSITIONS, kind.itemsize, checkpointing)
+    found = measure(config, kind, checkpointing, POSITIONS, lora)
+    told = activations(shape_of(config), POSITIONS, kind.itemsize, checkpointing, lora=lora)
     assert told.kept == pytest.approx(found.kept, rel=0.1)
     assert told.peak == pytest.approx(found.peak, rel=0.15)
 
@@ -58,6 +60,14 @@ def test_a_normalised_head_has_a_second_matrix():
     plain = shape_of({**BAICHUAN2_7B, "model_type": "llama"})
     extra = activations(shape_of(BAICHUAN2_7B), 2048, 2, True).loss - activations(plain, 2048, 2, True).loss
     assert extra == 2 * 2 * plain.head_parameters
+
+
+def test_a_frozen_head_has_no_gradient():
+    """Of a large vocabulary it would take as much as the head: 1 GB for Baichuan2's."""
+    shape = shape_of(BAICHUAN2_7B)
+    whole, adapted = (activations(shape, 2048, 2, True, lora=lora) for lora in (None, LoraSpec()))
+    assert whole.loss - adapted.loss == 2 * 2 * shape.head_parameters
+    assert adapted.working < 2 * shape.head_parameters <= whole.working
 
 
 def test_fewer_supervised_positions_need_less_for_the_loss_only():

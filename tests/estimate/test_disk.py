@@ -7,7 +7,7 @@ import os
 import pytest
 
 from hpcsft.estimate.disk import disk_document, disk_warnings, free_bytes
-from tests.estimate.models import spec_of
+from tests.estimate.models import LLAMA_7B, LLAMA_7B_PARAMETERS, shape_of, spec_of
 
 
 def spec_in(folder, **train):
@@ -21,6 +21,13 @@ def test_kept_checkpoints_and_the_one_being_written_are_counted(tmp_path):
     assert found["shards_bytes"] == 4_000
     assert found["total_bytes"] == 80_000
     assert found["fits"] is True and disk_warnings(found) == []
+
+
+@pytest.mark.parametrize(("export", "size"), [("merged", LLAMA_7B_PARAMETERS), ("adapter", 39_976_960)])
+def test_adapters_take_little_room(export, size, tmp_path):
+    spec = spec_of(model={"lora": {"export": export}}).model_copy(update={"runs_dir": str(tmp_path)})
+    found = disk_document(spec, LLAMA_7B_PARAMETERS, 500, shape=shape_of(LLAMA_7B))
+    assert (found["checkpoint_bytes"], found["export_bytes"]) == (14 * 39_976_960, 2 * size)
 
 
 @pytest.mark.parametrize(("quota_gb", "fits"), [(0.00004, False), (1.0, True), (None, True)])

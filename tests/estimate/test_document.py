@@ -51,6 +51,16 @@ def test_the_spec_s_own_number_of_gpus_has_a_row():
     assert "7,505,973,248 parameters" in text(document(BAICHUAN2_7B))
 
 
+def test_with_lora_it_says_what_learns():
+    values = document(model={"lora": {"target_modules": ["q_proj", "v_proj"], "rank": 8}})
+    assert (values["lora"]["trainable_parameters"], values["lora"]["frozen_parameters"]) == (4_194_304, 6_738_415_616)
+    shown = " ".join(text(values).split())
+    assert "LoRA rank 8, q_proj, v_proj: 4,194,304 parameters learn and 6,738,415,616 frozen" in shown
+    assert cells(text(values), 8) == ["13.5", "13.5", "13.5", "1.7"]
+    assert document()["lora"] is None and "LoRA" not in text(document())
+    assert "upper bound: counted as if all learnt" in text(document(known=False, model={"lora": {}}))
+
+
 def test_it_is_one_json_document():
     values = document(quota_gb=100)
     assert json.loads(json.dumps(values)) == values

@@ -55,6 +55,15 @@ def test_the_step_counts_float32_gradients():
     assert found.total_bytes / number == pytest.approx(2 + 6 + 1 + 3, rel=0.01)
 
 
+@pytest.mark.parametrize(
+    ("gpus", "zero_stage", "gigabytes"), [(1, 0, 15.2), (8, 0, 15.2), (8, 2, 14.8), (8, 3, 5.0), (32, 3, 3.6)]
+)
+def test_llama_7b_with_adapters(gpus, zero_stage, gigabytes):
+    """On one GPU of 24 GB: the model's 13.5, and little more. Buckets are no larger than what learns."""
+    found = rank_memory(spec_of(model={"lora": {}}, train={"zero_stage": zero_stage}), gpus, *LLAMA)
+    assert found.total_bytes / GB == pytest.approx(gigabytes, abs=0.1)
+
+
 @pytest.mark.parametrize("zero_stage", [1, 2, 3])
 def test_buffers_follow_the_deepspeed_settings(zero_stage):
     def buffers(**settings) -> int:

@@ -11,7 +11,7 @@ import pytest
 
 from hpcsft.estimate.states import checkpoint_bytes, gpu_hours_limit, model_states
 from hpcsft.plan import make_plan
-from tests.estimate.models import BAICHUAN2_7B_PARAMETERS, LLAMA_7B_PARAMETERS, spec_of
+from tests.estimate.models import BAICHUAN2_7B_PARAMETERS, LLAMA_7B, LLAMA_7B_PARAMETERS, shape_of, spec_of
 
 PAPER_GB = 1e9
 
@@ -79,6 +79,29 @@ def test_a_checkpoint_is_as_large_on_any_number_of_ranks():
     assert sizes == {14_000}
     assert checkpoint_bytes(spec_of(), 1000) == 14_000
     assert checkpoint_bytes(spec_of(), None) is None
+
+
+@pytest.mark.parametrize(
+    ("zero_stage", "parts"),
+    [(0, (1.0, 1.0, 12.0)), (1, (1.0, 1.0, 3.0)), (2, (1.0, 0.25, 3.0)), (3, (0.25, 0.25, 3.0))],
+)
+def test_adapters_alone_have_gradients_and_optimizer_states(zero_stage, parts):
+    """Frozen parameters take the bytes of an element, which only ZeRO 3 shards, and are in no checkpoint."""
+    adapters = 39_976_960
+    spec = spec_of(model={"lora": {}}, train={"zero_stage": zero_stage})
+    found = model_states(spec, 4, LLAMA_7B_PARAMETERS, shape_of(LLAMA_7B))
+    frozen_and_adapters = 2 * (LLAMA_7B_PARAMETERS + adapters)
+    assert found.parameters_bytes == parts[0] * frozen_and_adapters
+    assert found.gradients_bytes == parts[1] * 2 * adapters
+    assert found.optimizer_bytes == parts[2] * adapters
+    assert found.checkpoint_bytes == 14 * adapters
+    assert checkpoint_bytes(spec, LLAMA_7B_PARAMETERS, shape_of(LLAMA_7B)) == 14 * adapters
+
+
+def test_of_an_unknown_shape_all_parameters_are_counted_as_learning():
+    """An upper bound: nobody knows how many adapters there will be."""
+    lora, whole = (model_states(spec_of(model={"lora": lora}), 4, 1000) for lora in ({}, None))
+    assert lora == whole
 
 
 def test_a_share_is_rounded_up():

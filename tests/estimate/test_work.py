@@ -34,6 +34,14 @@ def test_epochs_and_validations_are_counted():
     assert three == pytest.approx(3 * train + 4 * validation)
 
 
+def test_adapters_cost_two_thirds():
+    whole, adapted = (document(spec_of(model={"lora": lora}, **CLUSTER))["flops"] for lora in (None, {}))
+    assert 0.66 < adapted / whole < 0.70
+    assert total_flops(WORK, SHAPE, 1, 39_976_960) - total_flops(WORK, SHAPE, 1, 0) == pytest.approx(
+        39_976_960 * (6 * 50_000_000 + 2 * 2 * 500_000)
+    )
+
+
 def test_hours_follow_from_peak_and_utilisation():
     found = document(spec_of(**CLUSTER))
     assert (found["steps"], found["tokens"]) == (3 * 782, 150_000_000)

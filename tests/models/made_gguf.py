@@ -24,6 +24,7 @@ def write_gguf(
     tokenizer: bool = True,
     eos: bool = True,
     scaling: str | None = None,
+    chat_template: str | None = None,
     more: dict[str, Any] | None = None,
 ) -> Path:
     """Write the model in `source` to `file`: matrices as `kind`, the rest in float32; `more` are further tensors."""
@@ -42,6 +43,8 @@ def write_gguf(
     writer.add_vocab_size(config["vocab_size"])
     if scaling:
         writer.add_string(f"{architecture}.rope.scaling.type", scaling)
+    if chat_template:
+        writer.add_chat_template(chat_template)
     if tokenizer:
         _add_tokenizer(writer, source, eos)
     heads = {"q": config["num_attention_heads"], "k": config["num_key_value_heads"]}

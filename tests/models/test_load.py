@@ -9,6 +9,7 @@ import json
 import os
 import shutil
 import socket
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -18,10 +19,14 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from hpcsft.data.batches import Batch
 from hpcsft.data.templates import make_template
 from hpcsft.errors import InputError, StageError
-from hpcsft.models.load import load_model, pick_device
+from hpcsft.model_folder.check import check_model
+from hpcsft.models.load import load_for_training, load_model, pick_device
+from hpcsft.models.loss import supervised_loss
 from hpcsft.models.tokenizer import load_tokenizer
+from tests.models.made_gguf import write_gguf
 
 
 @pytest.fixture
@@ -117,17 +122,10 @@ def test_a_tokenizer_that_is_not_fast(folder):
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "reason"),
-    [
-        ("model.safetensors", None, "no file named model.safetensors"),
-        ("config.json", "{", "not a valid JSON file"),
-        ("config.json", '{"model_type": "nonesuch"}', "nonesuch"),
-    ],
+    ("content", "reason"), [("{", "not a valid JSON file"), ('{"model_type": "nonesuch"}', "nonesuch")]
 )
-def test_a_damaged_folder(folder, name, content, reason):
-    (folder / name).unlink()
-    if content is not None:
-        (folder / name).write_text(content)
+def test_a_damaged_config(folder, content, reason):
+    (folder / "config.json").write_text(content)
     with pytest.raises(InputError, match=rf"copy: the model does not load: .*{reason}"):
         load_model(str(folder))
 
@@ -140,7 +138,7 @@ def test_a_tokenizer_of_another_kind(folder):
 
 def test_a_damaged_tokenizer(folder):
     (folder / "tokenizer.json").write_text('{"version": ')
-    with pytest.raises(InputError, match=r"copy: the tokenizer does not load: Expecting value"):
+    with pytest.raises(InputError, match=r"copy: the tokenizer does not load: EOF while parsing a value"):
         load_tokenizer(str(folder))
 
 
@@ -164,27 +162,140 @@ def test_no_code_of_a_model_folder_is_run(folder):
         load_model(str(folder))
 
 
-def test_weights_cut_off(folder):
+def remove(folder: Path) -> None:
+    (folder / "model.safetensors").unlink()
+
+
+def cut_off(folder: Path) -> None:
     os.truncate(folder / "model.safetensors", 50_000)
-    with pytest.raises(InputError, match="copy: the model does not load"):
-        load_model(str(folder))
 
 
-def test_weights_that_are_missing(folder):
+def lose_a_shard(folder: Path) -> None:
+    (folder / "model.safetensors").rename(folder / "model-00001-of-00002.safetensors")
+    places = {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"}
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": places}))
+
+
+def name_an_absent_tensor(folder: Path) -> None:
+    (folder / "model.safetensors").rename(folder / "model-00001-of-00001.safetensors")
+    places = {"a": "model-00001-of-00001.safetensors"}
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": places}))
+
+
+def make_unsafe(folder: Path) -> None:
+    (folder / "model.safetensors").unlink()
+    torch.save({"a": torch.nn.Linear(1, 1)}, folder / "pytorch_model.bin")
+
+
+def forget_eos(folder: Path) -> None:
+    settings = json.loads((folder / "tokenizer_config.json").read_text())
+    del settings["eos_token"]
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+
+
+@pytest.mark.parametrize(
+    ("damage", "text"),
+    [
+        (remove, "copy: no weights inside"),
+        (cut_off, r"model\.safetensors: not a whole safetensors file"),
+        (lose_a_shard, r"copy: 1 file \(model-00002-of-00002\.safetensors\) of weights missing"),
+        (name_an_absent_tensor, r"names 1 weight \(a\) that model-00001-of-00001\.safetensors does not hold"),
+        (make_unsafe, r"pytorch_model\.bin: refused: it asks for torch\.nn\.modules\.linear\.Linear"),
+        (forget_eos, "copy: the tokenizer has no eos token, which ends an answer"),
+    ],
+)
+def test_loading_says_what_the_login_node_says(folder, damage, text):
+    """Jobs run by hand have not been through submit."""
+    damage(folder)
+    with pytest.raises(InputError, match=text) as on_login_node:
+        check_model(str(folder), "model.path")
+    with pytest.raises(InputError, match=text) as caught:
+        (load_tokenizer if damage is forget_eos else load_model)(str(folder))
+    assert on_login_node.value.message == f"model.path: {caught.value.message}"
+    assert on_login_node.value.hint == caught.value.hint
+
+
+def change(folder: Path, name: str, weight: Callable[[torch.Tensor | None], torch.Tensor | None]) -> None:
+    """Replace a weight of the model in the folder; None is no weight."""
     tensors = load_file(folder / "model.safetensors")
-    del tensors["model.layers.1.mlp.down_proj.weight"]
+    changed = weight(tensors.pop(name, None))
+    tensors |= {} if changed is None else {name: changed.contiguous()}
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(InputError, match=r"copy: .*model\.layers\.1\.mlp\.down_proj\.weight"):
+
+
+@pytest.mark.parametrize(
+    ("name", "weight", "text"),
+    [
+        ("model.layers.1.mlp.down_proj.weight", lambda _: None, "1 weights are missing, the first: "),
+        ("model.layers.1.mlp.down_proj.weight", lambda old: old[:, 1:], "1 weights have other sizes .*, the first: "),
+        (
+            "model.layers.2.mlp.down_proj.weight",
+            lambda _: torch.zeros(2),
+            "have no place in LlamaForCausalLM, the first: ",
+        ),
+    ],
+)
+def test_weights_that_are_not_those_of_the_config(folder, name, weight, text):
+    change(folder, name, weight)
+    with pytest.raises(InputError, match=rf"copy: .*{text}{name}"):
         load_model(str(folder))
 
 
-def test_weights_of_another_shape(folder):
-    tensors = load_file(folder / "model.safetensors")
-    name = "model.layers.1.mlp.down_proj.weight"
-    tensors[name] = tensors[name][:, 1:].contiguous()
-    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(InputError, match="copy: the model does not load"):
-        load_model(str(folder))
+@pytest.mark.parametrize("zipped", [True, False], ids=["zip", "legacy"])
+def test_old_bin_files_are_loaded(folder, tiny_model, zipped):
+    """In half precision, with tables that are computed today, as folders of 2023 have them."""
+    state = {name: weight.half() for name, weight in load_file(folder / "model.safetensors").items()}
+    (folder / "model.safetensors").unlink()
+    more = {"model.layers.0.self_attn.rotary_emb.inv_freq": torch.ones(4)}
+    torch.save({**state, **more}, folder / "pytorch_model.bin", _use_new_zipfile_serialization=zipped)
+    loaded = load_model(str(folder), "bfloat16").state_dict()
+    assert all(torch.equal(loaded[name], weight.bfloat16()) for name, weight in state.items())
+
+
+@pytest.fixture
+def gguf_folder(tmp_path, tiny_model) -> str:
+    """The tiny model in one GGUF file, with nothing beside it."""
+    folder = tmp_path / "gguf"
+    folder.mkdir()
+    write_gguf(tiny_model, folder / "tiny.gguf")
+    return str(folder)
+
+
+def test_a_gguf_folder_generates_as_the_model_it_came_from(gguf_folder, tiny_model):
+    texts = {}
+    for path in (gguf_folder, str(tiny_model)):
+        tokenizer, model = load_tokenizer(path), load_model(path, "float32")
+        tokens = tokenizer("User: What is cytology?", return_tensors="pt").input_ids
+        texts[path] = model.generate(tokens, max_new_tokens=12, do_sample=False, pad_token_id=0).tolist()
+    assert texts[gguf_folder] == texts[str(tiny_model)]
+
+
+def test_a_gguf_folder_is_trained_as_the_model_it_came_from(gguf_folder, tiny_model):
+    gradients = []
+    for path in (gguf_folder, str(tiny_model)):
+        model = load_for_training(path, "float32", "sdpa")
+        batch = Batch(*(torch.arange(20)[None] for _ in "ip"), torch.arange(19), torch.arange(1, 20), (20,))
+        supervised_loss(model, batch).backward()
+        gradients.append({name: parameter.grad for name, parameter in model.named_parameters()})
+    for name, right in gradients[1].items():
+        assert torch.allclose(gradients[0][name], right, rtol=0.01, atol=0.01 * right.abs().max()), name
+
+
+def test_other_ranks_know_the_shape_of_a_gguf_model_without_reading_it(gguf_folder):
+    read = load_for_training(gguf_folder, "bfloat16", "sdpa")
+    unread = load_for_training(gguf_folder, "bfloat16", "sdpa", read=False)
+    shapes = [[(n, p.shape, p.dtype) for n, p in model.named_parameters()] for model in (read, unread)]
+    assert shapes[0] == shapes[1]
+
+
+@pytest.mark.parametrize("read", [True, False])
+def test_training_teaches_the_padding_token_too(folder, read):
+    """It is eos in many folders."""
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "pad_token_id": config["eos_token_id"]}))
+    model = load_for_training(str(folder), "float32", "sdpa", read=read)
+    assert model.get_input_embeddings().padding_idx is None
+    assert model.config.pad_token_id == config["eos_token_id"]
 
 
 @pytest.mark.skipif(find_spec("flash_attn") is not None, reason="flash_attn is installed here")

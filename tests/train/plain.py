@@ -46,6 +46,8 @@ def train_plainly(run: RunDir, num_steps: int | None = None) -> Plain:
         spec.seed,
     )
     model = transformers.AutoModelForCausalLM.from_pretrained(spec.model.path, dtype=getattr(torch, spec.model.dtype))
+    if spec.model.lora:
+        model = with_adapters(model, spec)
     optimizer = torch.optim.AdamW(model.parameters(), lr=train.learning_rate, weight_decay=train.weight_decay)
     total = order.steps_per_epoch * train.epochs
     found = Plain([], [], model.state_dict(), [])
@@ -73,6 +75,19 @@ def train_plainly(run: RunDir, num_steps: int | None = None) -> Plain:
         found.losses.append(loss_sum / supervised)
         found.grad_norms.append(norm.item())
     return found
+
+
+def with_adapters(model: transformers.PreTrainedModel, spec: ExperimentSpec) -> torch.nn.Module:
+    """`model` as plain peft adapts it; the beginning is drawn from the seed, as in training."""
+    import peft
+
+    lora = spec.model.lora
+    assert lora
+    torch.manual_seed(spec.seed)
+    config = peft.LoraConfig(
+        r=lora.rank, lora_alpha=lora.alpha, target_modules=lora.target_modules, task_type="CAUSAL_LM"
+    )
+    return peft.get_peft_model(model, config)
 
 
 def padded(store: RowStore, rows: list[int]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

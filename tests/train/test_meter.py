@@ -11,6 +11,7 @@ import torch
 
 from hpcsft.flops import train_flops
 from hpcsft.model_shape import ModelShape
+from hpcsft.spec.model import LoraSpec
 from hpcsft.train import meter as meters
 from hpcsft.train.distributed import Ranks
 from hpcsft.train.meter import Measured, Meter, maxima, peak_memory_bytes, slots
@@ -30,6 +31,15 @@ CONFIG = {
 @pytest.fixture(scope="module")
 def rows(tmp_path_factory):
     return open_rows(tmp_path_factory.mktemp("shards"), made_rows(30))
+
+
+@pytest.mark.parametrize(("lora", "adapters"), [(None, None), (LoraSpec(), 39_976_960)])
+def test_frozen_weights_count_less(rows, lora, adapters):
+    """With the operations of full training a LoRA run would claim half as much again of the peak."""
+    step = Meter.of(Ranks(0, 1, CPU), rows, CONFIG, "bfloat16", lora).start([np.array([3])])
+    tokens, supervised = int(rows.lengths[3]), rows.supervised(np.array([3]))
+    wanted = train_flops(ModelShape.from_config(CONFIG), tokens, supervised, tokens**2, adapters)
+    assert step.finish(step.slots(0.0)).flops == wanted
 
 
 @pytest.mark.parametrize("world_size", [1, 2, 5])

@@ -1,0 +1,1 @@
+"""What the login node sees in a model folder."""
