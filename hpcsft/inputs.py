@@ -18,13 +18,16 @@ from hpcsft.data.hub import PREFIX
 from hpcsft.data.readers import read_rows
 from hpcsft.errors import HpcsftError, InputError
 from hpcsft.evaluate.prompts import load_prompts
+from hpcsft.lora import check_lora
 from hpcsft.model_folder.check import ModelFacts, check_model
 from hpcsft.model_folder.vocabulary import has_chat_template
+from hpcsft.model_shape import LLAMA_LAYOUT
 from hpcsft.plan import STAGES
 from hpcsft.records import Record
 from hpcsft.spec import ExperimentSpec
 from hpcsft.spec.data import TEMPLATES
 from hpcsft.spec.evaluate import JudgeSpec
+from hpcsft.spec.model import ModelSpec
 from hpcsft.train.trackers import how_to_install, missing_packages
 
 FIRST_ROWS = 20
@@ -55,6 +58,9 @@ def check_inputs(spec: ExperimentSpec, stages: Collection[str] = STAGES) -> Inpu
             return None
 
     model = attempt(check_model, spec.model.path, "model.path")
+    if model and "train" in stages:
+        attempt(check_training, spec.model, model)
+        attempt(check_lora, spec)
     files: list[str] = []
     for pattern in spec.data.train:
         files += attempt(check_data, [pattern], spec.data.format, "data.train") or []
@@ -76,6 +82,17 @@ def check_inputs(spec: ExperimentSpec, stages: Collection[str] = STAGES) -> Inpu
         data_bytes=sum(data_size(file) for file in set(files)),
         num_prompts=len(prompts),
     )
+
+
+def check_training(spec: ModelSpec, model: ModelFacts) -> None:
+    """InputError if the model cannot be trained, or not be written as `spec` asks."""
+    if model.quantization:
+        hint = "take the model in bfloat16, float16 or float32; LoRA does not change that"
+        raise InputError(f"model.path: {spec.path}: quantized weights ({model.quantization}) cannot be trained", hint)
+    if spec.export == "llama" and model.model_type not in LLAMA_LAYOUT:
+        types = ", ".join(LLAMA_LAYOUT)
+        hint = f'use "native", which writes any model as what it is; models that can be written so: {types}'
+        raise InputError(f"model.export: a model of type {model.model_type} cannot be written so", hint)
 
 
 def check_template(template: str, model: str) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -354,3 +355,34 @@ def test_a_model_without_a_chat_template_of_its_own(tmp_path):
     check_template("tokenizer", str(tmp_path))
     for name in ("user_assistant", "chatml"):
         check_template(name, str(tmp_path / "none"))
+
+
+def changed_config(source: Path, folder: Path, **keys: object) -> Path:
+    """A copy of the model `source` whose config.json says other things."""
+    shutil.copytree(source, folder)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, **keys}))
+    return folder
+
+
+def test_quantized_weights_are_not_for_training(spec_values, tiny_model, tmp_path):
+    folder = changed_config(tiny_model, tmp_path / "gptq", quantization_config={"quant_method": "gptq", "bits": 4})
+    spec_values["model"]["path"] = str(folder)
+    with pytest.raises(InputErrors, match=r"model\.path: .*gptq: quantized weights \(gptq\) cannot be trained"):
+        check_inputs(parse_spec(spec_values))
+    check_inputs(parse_spec(spec_values), ["judge"])
+
+
+def test_only_a_llama_can_be_written_as_one(spec_values, tiny_model, tmp_path):
+    spec_values["model"]["export"] = "llama"
+    check_inputs(parse_spec(spec_values))
+    spec_values["model"]["path"] = str(changed_config(tiny_model, tmp_path / "mistral", model_type="mistral"))
+    with pytest.raises(InputErrors, match=r"model\.export: a model of type mistral cannot be written so") as caught:
+        check_inputs(parse_spec(spec_values))
+    assert "baichuan, llama" in "\n".join(caught.value.lines())
+
+
+def test_adapters_to_layers_that_are_not_there(spec_values):
+    spec_values["model"]["lora"] = {"target_modules": ["query"]}
+    with pytest.raises(InputErrors, match=r"model\.lora\.target_modules: no linear layer with the name query"):
+        check_inputs(parse_spec(spec_values))

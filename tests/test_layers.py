@@ -69,7 +69,8 @@ RULES = {
     "hpcsft.estimate": Rule(f"{LOW} model_shape flops gpus lora inputs estimate train.deepspeed_config"),
     "hpcsft.estimate.text": Rule("estimate.memory", "rich"),
     "hpcsft.inputs": Rule(
-        f"{LOW} lora model_folder data.files data.formats data.hub data.readers evaluate.prompts train.trackers"
+        f"{LOW} lora model_shape model_folder data.files data.formats data.hub data.readers evaluate.prompts "
+        "train.trackers"
     ),
     "hpcsft.attempt": Rule(f"{LOW} attempt slurm_client"),
     "hpcsft.attempt.causes": Rule("errors"),  # pure
@@ -146,7 +147,8 @@ RULES = {
     "hpcsft.evaluate.scores": Rule("errors records"),
     "hpcsft.evaluate.outputs": Rule(f"{LOW} evaluate.prompts"),
     "hpcsft.evaluate.judges": Rule(
-        "errors records spec evaluate.prompts evaluate.verdicts", later="openai torch models evaluate.generate"
+        "errors records spec evaluate.prompts evaluate.verdicts",
+        later="openai torch data.tokens models evaluate.generate",
     ),
     "hpcsft.report": Rule(
         f"{LOW} stage report data.readable data.shards evaluate.judges evaluate.outputs evaluate.prompts "
@@ -159,7 +161,9 @@ RULES = {
 }
 """Row of a module: the longest prefix of its name."""
 
-ON_LOGIN_NODE = f"{LOW} model_shape flops gpus slurm_client attempt estimate inputs cluster monitor console"
+ON_LOGIN_NODE = (
+    f"{LOW} model_shape flops gpus lora model_folder slurm_client attempt estimate inputs cluster monitor console"
+)
 LOGIN_NODE = "launch " + " ".join(f"hpcsft.{name}" for name in ON_LOGIN_NODE.split())
 """What runs on a login node."""
 

@@ -38,8 +38,7 @@ def plan_document(
     work = work_document(spec, plan, workload, model.shape, gpu, mfu)
     warnings = [*plan.warnings, *work_warnings(spec, plan, work), *(disk_warnings(disk) if disk else [])]
     if memory:
-        start = size * element_bytes(spec)
-        warnings += _memory_warnings(plan, memory, gpu, start)
+        warnings += _memory_warnings(spec, plan, memory, gpu, size * element_bytes(spec))
     if spec.model.dtype == "bfloat16" and stage.gpus_per_node and gpu.peak_tflops is None:
         warnings.append(f"{gpu.name} does not compute in bfloat16: set model.dtype to float32, or take another GPU")
     return {
@@ -58,6 +57,7 @@ def plan_document(
             "on_gpus": stage.gpus_per_node > 0,
         },
         "memory_per_rank": memory.document() if memory else None,
+        "copy_on_first_host_bytes": size * element_bytes(spec) if size else None,
         "gpu": gpu._asdict(),
         "fits": _fits(memory, gpu) if memory else [],
         "hints": _hints(spec, plan, model, memory, gpu) if memory else [],
@@ -107,20 +107,20 @@ def _states(
     ]
 
 
-def _memory_warnings(plan: Plan, memory: RankMemory, gpu: Gpu, start_bytes: int) -> list[str]:
-    """`start_bytes`: every rank loads the whole model into the host's memory before it goes to its GPU."""
+def _memory_warnings(spec: ExperimentSpec, plan: Plan, memory: RankMemory, gpu: Gpu, model_bytes: int) -> list[str]:
+    """`model_bytes`: rank 0 has the whole model in the memory of its host when it is loaded, and for each export."""
     stage, found = plan.stage("train"), []
     usable = usable_bytes(gpu.memory_gb)
     if stage.gpus_per_node and memory.total_bytes > usable:
         found.append(
             f"a rank needs about {memory.total_bytes / GB:,.1f} GB, and of {gpu.name} it may use {usable / GB:,.1f} GB"
         )
-    on_gpu = max(memory.host_bytes, start_bytes)
-    on_host = on_gpu if stage.gpus_per_node else memory.total_bytes + memory.host_bytes
-    needed = on_host * stage.tasks_per_node
+    each = memory.host_bytes if stage.gpus_per_node else memory.total_bytes + memory.host_bytes
+    gathers = stage.gpus_per_node > 0 or spec.train.zero_stage == 3
+    needed = each * stage.tasks_per_node + (model_bytes if gathers else 0)
     if stage.mem_gb is not None and needed > stage.mem_gb * GB:
         found.append(
-            f"the ranks of a node need about {needed / GB:,.1f} GB of its memory, and "
+            f"the ranks of the first node need about {needed / GB:,.1f} GB of its memory, and "
             f"cluster.train.mem_gb is {stage.mem_gb:g}"
         )
     return found

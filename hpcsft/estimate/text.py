@@ -43,7 +43,7 @@ def _parts(document: dict[str, Any]) -> Iterator[RenderableType]:
     yield _grid(_about(document, unit))
     yield _title(f"Memory of one {unit}", "GB are 10⁹ bytes")
     if document["memory_per_rank"]:
-        yield _memory(document["memory_per_rank"])
+        yield _memory(document["memory_per_rank"], document["copy_on_first_host_bytes"])
         yield _grid(_verdicts(document))
         yield _title(f"Model states of one {unit}, GB", "by ZeRO stage, as in the ZeRO paper; without offload")
         yield _states(document["model_states"], settings)
@@ -93,7 +93,7 @@ def _lora(lora: dict[str, Any]) -> str:
     return f"rank {lora['rank']}, {layers}: {learn:,} parameters learn{kept}"
 
 
-def _memory(memory: dict[str, Any]) -> Table:
+def _memory(memory: dict[str, Any], copy_bytes: int) -> Table:
     table = Table.grid(padding=(0, 2, 0, 0))
     table.add_column(style=QUIET, no_wrap=True)
     table.add_column(justify="right", no_wrap=True)
@@ -112,6 +112,7 @@ def _memory(memory: dict[str, Any]) -> Table:
     table.add_row("together", Text(size(memory["total_bytes"]), "bold"), "the most at once")
     if memory["host_bytes"]:
         table.add_row("on the host", size(memory["host_bytes"]), "for train.offload, each rank")
+    table.add_row("on rank 0's host", size(copy_bytes), "a copy of the model, to load it and for each export")
     return table
 
 

@@ -137,12 +137,14 @@ class LocalJudge:
     """
 
     def __init__(self, spec: JudgeSpec):
+        from hpcsft.data.tokens import TextEncoder
         from hpcsft.models.load import load_model, pick_device
         from hpcsft.models.tokenizer import load_tokenizer
 
         self.spec = spec
         self.name = judge_name(spec)
         self.tokenizer = load_tokenizer(spec.model)
+        self.texts = TextEncoder(self.tokenizer)
         device = pick_device()
         self.model = load_model(spec.model, "float32" if device.type == "cpu" else "bfloat16").to(device).eval()
         self.shared, self.verdict_a, self.verdict_b = self._replies()
@@ -179,7 +181,8 @@ class LocalJudge:
         """The question in the judge's own chat template, then what both replies begin with. No text of the answers can
         spell a control token: the template is rendered around a placeholder, and the question tokenized apart."""
         if not self.tokenizer.chat_template:
-            return self._ids(text + "\n\n") + self.shared
+            bos = self.tokenizer.bos_token_id
+            return ([] if bos is None else [bos]) + self._ids(text + "\n\n") + self.shared
         mark = "\u241fquestion\u241f"
         rendered = self.tokenizer.apply_chat_template(
             [{"role": "user", "content": mark}], tokenize=False, add_generation_prompt=True
@@ -189,4 +192,4 @@ class LocalJudge:
         return control[0] + self._ids(text) + control[1] + self.shared
 
     def _ids(self, text: str) -> list[int]:
-        return self.tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+        return self.texts.encode([text])[0].ids

@@ -29,6 +29,10 @@ class ModelFacts(Record):
     """From config.json or the GGUF file; None for a model of another kind than Llama's."""
     weights_bytes: int | None = None
     """Of the files that hold the weights."""
+    model_type: str | None = None
+    """What transformers calls the architecture."""
+    quantization: str | None = None
+    """How the weights are quantized, such as gptq; None if they are not, or are expanded when they are loaded."""
 
 
 def check_model(path: str, where: str) -> ModelFacts:
@@ -69,7 +73,14 @@ def _look_at(folder: Path) -> ModelFacts:
         num_parameters=weights.num_parameters,
         shape=ModelShape.from_config(config),
         weights_bytes=sum(file.stat().st_size for file in weights.files),
+        model_type=config.get("model_type"),
+        quantization=_quantization(config),
     )
+
+
+def _quantization(config: Mapping[str, Any]) -> str | None:
+    stated = config.get("quantization_config")
+    return str(stated.get("quant_method", "unknown")) if isinstance(stated, dict) else None
 
 
 def _look_at_base(folder: Path) -> ModelFacts:

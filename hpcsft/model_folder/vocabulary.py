@@ -39,7 +39,8 @@ def check_tokenizer(folder: Path, rows: int | None) -> None:
         raise InputError(f"{folder}: no tokenizer inside", "expected tokenizer.json or tokenizer.model")
     settings = _object(folder, "tokenizer_config.json")
     tokens = dict(_tokens(folder, settings))
-    ids = [number for text, number in tokens.items() if text not in _not_text(settings)]
+    others = _not_text(settings)
+    ids = [number for text, number in tokens.items() if text not in others]
     _check_size(folder, 1 + max(ids, default=-1), rows)
     if any((folder / name).exists() for name in WHOLE):
         _check_eos(folder, settings, tokens)

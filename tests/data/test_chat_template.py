@@ -15,16 +15,19 @@ from hpcsft.data.tokens import TextEncoder
 from hpcsft.errors import StageError
 from hpcsft.models.tokenizer import load_tokenizer
 from tests.data.tokenizers import KINDS, train_tokenizer
-from tests.models.spm import LAYOUTS, utterances
+from tests.models.spm import LAYOUTS, trained, utterances, write
 
 SYSTEM = Turn("system", "Answer briefly, 请.")
 OWN = "{% for message in messages %}{{ message['content'] }}{% endfor %}"
 
 
-@pytest.fixture(scope="module", params=[*KINDS, *LAYOUTS])
+@pytest.fixture(scope="module", params=[*KINDS, "without bos", *LAYOUTS])
 def tokenizer(request, conversations, tmp_path_factory) -> Any:
     if request.param in KINDS:
         return train_tokenizer(request.param, [text for texts in conversations for text in texts])
+    if request.param == "without bos":
+        files = {"tokenizer__model": trained("llama", bos_id=-1), "tokenizer_config__json": {"legacy": False}}
+        return load_tokenizer(str(write(tmp_path_factory.mktemp("layout") / "m", **files)))
     return load_tokenizer(str(LAYOUTS[request.param](tmp_path_factory.mktemp("layout") / "m")))
 
 

@@ -109,6 +109,14 @@ def test_offload_needs_the_host_s_memory():
     assert "on the host" in text(values)
 
 
+@pytest.mark.parametrize(("mem_gb", "enough"), [(13, False), (14, True)])
+def test_one_copy_of_the_model_passes_through_the_memory_of_a_host(mem_gb: int, enough: bool):
+    """Rank 0 alone reads it: eight copies of 13.5 GB would not fit on many nodes."""
+    values = document(train={"zero_stage": 3}, cluster={"kind": "slurm", "gpus_per_node": 8, "mem_gb": mem_gb})
+    assert ("mem_gb" in " ".join(values["warnings"])) is not enough
+    assert "on rank 0's host 13.5 GB" in " ".join(text(values).split())
+
+
 def test_a_model_of_unknown_kind_still_has_steps():
     values = document(known=False)
     assert (values["memory_per_rank"], values["disk"], values["work"]["gpu_hours"]) == (None, None, None)

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from hpcsft.data.preprocess import preprocess
 from hpcsft.model_shape import ModelShape
@@ -61,17 +64,15 @@ def test_gpus_and_utilisation_are_chosen(spec_file, tmp_path):
     assert low["disk"]["quota_bytes"] == 10**9
 
 
-def test_weights_that_tell_no_size_are_counted_from_the_config(spec_values, spec_file, tiny_model, tmp_path):
-    folder = tmp_path / "pickled"
-    folder.mkdir()
-    for file in tiny_model.iterdir():
-        name = "pytorch_model.bin" if file.suffix == ".safetensors" else file.name
-        (folder / name).write_bytes(file.read_bytes())
-    counted, computed = (
-        planned(spec_file, "--set", f"model.path={model}", cwd=tmp_path)["model"] for model in (tiny_model, folder)
-    )
-    assert computed == counted
-    assert ModelShape.model_validate(computed["shape"]).num_parameters == counted["num_parameters"]
+def test_weights_of_either_kind_are_counted(spec_values, spec_file, tiny_model, tmp_path):
+    folder = shutil.copytree(tiny_model, tmp_path / "pickled", ignore=shutil.ignore_patterns("*.safetensors"))
+    torch.save(load_file(tiny_model / "model.safetensors"), folder / "pytorch_model.bin")
+    models = (tiny_model, folder)
+    facts = [planned(spec_file, "--set", f"model.path={model}", cwd=tmp_path)["model"] for model in models]
+    sizes = [model.pop("weights_bytes") for model in facts]
+    assert sizes[1] == (folder / "pytorch_model.bin").stat().st_size
+    assert facts[0] == facts[1]
+    assert ModelShape.model_validate(facts[1]["shape"]).num_parameters == facts[1]["num_parameters"]
 
 
 def test_it_is_light(spec_file, tmp_path):

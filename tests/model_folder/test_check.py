@@ -17,7 +17,7 @@ from tests.model_folder.made import LLAMA, make_folder, refused, safetensors, wr
 
 def test_a_model_tells_its_architecture_and_size(model):
     size = (model / "model.safetensors").stat().st_size
-    expected = ModelFacts(architecture="LlamaForCausalLM", num_parameters=11, weights_bytes=size)
+    expected = ModelFacts(architecture="LlamaForCausalLM", num_parameters=11, weights_bytes=size, model_type="llama")
     assert check_model(str(model), "model.path") == expected
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 import pickle
 import time
@@ -25,6 +24,11 @@ FORMATS = pytest.mark.parametrize("zipped", [True, False], ids=["zip", "legacy"]
 def save(value: Any, file: Path, zipped: bool = True, **options: Any) -> Path:
     torch.save(value, file, _use_new_zipfile_serialization=zipped, **options)
     return file
+
+
+def write_archive(file: Path, pickled: bytes) -> None:
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("a/data.pkl", pickled)
 
 
 class Call:
@@ -74,14 +78,20 @@ def test_no_way_around(function, name, tmp_path):
         read_torch(save({"a": Call(function, "1", "2")}, tmp_path / "a.bin"))
 
 
+@pytest.mark.parametrize("name", ["collections.OrderedDict.pop", "builtins.set.pop", "os.system", "__builtin__.eval"])
+def test_a_name_counts_as_a_whole(name, tmp_path):
+    """Also one that no torch would write."""
+    module, _, rest = name.partition(".")
+    write_archive(tmp_path / "a.bin", f"c{module}\n{rest}\n.".encode())
+    with pytest.raises(InputError, match=f"refused: it asks for {name.replace('__builtin__', 'builtins')}, "):
+        read_torch(tmp_path / "a.bin")
+
+
 def test_what_a_pickle_does_to_a_stand_in_has_no_effect(tmp_path):
     """It may set attributes of what it was given."""
     rebuild = b"ctorch._utils\n_rebuild_tensor_v2\n"
     evil = pickle.PROTO + b"\x02" + rebuild + b"(N}X\x0c\x00\x00\x00__defaults__(I1\ntsttb."
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w") as archive:
-        archive.writestr("a/data.pkl", evil)
-    (tmp_path / "a.bin").write_bytes(buffer.getvalue())
+    write_archive(tmp_path / "a.bin", evil)
     with pytest.raises(InputError, match="not a whole PyTorch file"):
         read_torch(tmp_path / "a.bin")
     whole = read_torch(save({"a": torch.zeros(2, 3)}, tmp_path / "b.bin"))

@@ -155,7 +155,10 @@ def test_a_sentencepiece_model_without_eos(model, rows):
     check_model(str(model), "model.path")
 
 
-@pytest.mark.parametrize("options", [{}, {"eos_piece": "<end>"}, {"eos_id": -1}, {"user_defined_symbols": ["<|im|>"]}])
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"eos_piece": "<end>"}, {"eos_id": -1}, {"eos_id": -1, "user_defined_symbols": ["</s>"]}],
+)
 def test_pieces_are_those_that_sentencepiece_finds(options, tmp_path):
     content = trained(**options)
     (tmp_path / "tokenizer.model").write_bytes(content)

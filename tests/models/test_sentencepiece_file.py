@@ -60,8 +60,7 @@ def test_user_defined_symbols_are_found_in_the_text_and_cut_nothing_else(tmp_pat
     ]
     own, tokenizer = processor(trained("baichuan")), loaded(tmp_path / "m", trained("baichuan"))
     assert tokens_of(tokenizer, texts) == own.encode(texts)
-    symbols = {"add_dummy_prefix": True, "user_defined_symbols": ("<reserved_7>",)}
-    content = trained("baichuan", **symbols)
+    content = trained("baichuan", add_dummy_prefix=True)
     texts = ["a<reserved_7>b", "a <reserved_7> b<reserved_7>"]  # no space is put after a symbol
     assert tokens_of(loaded(tmp_path / "prefix", content), texts) == processor(content).encode(texts)
 
@@ -105,6 +104,17 @@ def test_merges_go_by_scores_not_by_the_order_of_pieces(tmp_path):
     content = turned.SerializeToString()
     texts = list(utterances()[:500])
     assert tokens_of(loaded(tmp_path / "m", content), texts) == processor(content).encode(texts)
+
+
+def test_no_merge_makes_a_control_token(tmp_path):
+    """transformers merges whatever two pieces make, a token that ends texts too."""
+    proto = proto_of(trained("llama"))
+    rare = [piece for piece in proto.pieces if piece.type == piece.NORMAL and len(piece.piece) > 1][-2:]
+    for piece, text in zip(rare, ("</", "s>"), strict=True):
+        piece.piece = text
+    content = proto.SerializeToString()
+    assert processor(content).encode("a</s>", out_type=str) == ["▁a", "</", "s>"]
+    assert tokens_of(loaded(tmp_path / "m", content), ["a</s>"]) == processor(content).encode(["a</s>"])
 
 
 @pytest.mark.parametrize("legacy", [None, True, False])

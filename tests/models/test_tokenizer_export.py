@@ -37,12 +37,12 @@ for folder in folders:
 """
 
 
-def export(name: str, layout: str, folder: Path, template: str | None = TEMPLATE) -> tuple[Any, Path, Path]:
+def export(name: str, layout: str, folder: Path) -> tuple[Any, Path, Path]:
     """(tokenizer, the folder that it came from, the folder that it was exported to)."""
     source, target = LAYOUTS[name](folder / "source"), folder / "target"
     target.mkdir()
     tokenizer = load_tokenizer(str(source))
-    save_tokenizer(tokenizer, str(source), target, template, layout)
+    save_tokenizer(tokenizer, str(source), target, TEMPLATE, layout)
     (target / "config.json").write_bytes((source / "config.json").read_bytes())
     return tokenizer, source, target
 
@@ -116,8 +116,10 @@ def test_baichuan_keeps_the_settings_and_the_code_that_it_was_published_with(exp
 
 
 def test_without_a_chat_template_there_is_none(tmp_path):
-    _, _, target = export("baichuan2", "native", tmp_path, template=None)
-    assert load_tokenizer(str(target)).chat_template is None
+    source = spm.baichuan2(tmp_path / "source", chat_template=TEMPLATE)
+    (tmp_path / "target").mkdir()
+    save_tokenizer(load_tokenizer(str(source)), str(source), tmp_path / "target", None, "native")
+    assert load_tokenizer(str(tmp_path / "target")).chat_template is None
 
 
 def test_tokens_that_were_added_later_come_along(tmp_path):
