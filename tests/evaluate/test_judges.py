@@ -232,7 +232,7 @@ def likelihoods(judge_folder, pairs) -> list[float]:
                 [{"role": "user", "content": question(pair)}], tokenize=False, add_generation_prompt=True
             )
         else:
-            text = question(pair) + "\n\n"
+            text = tokenizer.bos_token + question(pair) + "\n\n"
         prefix, said = (tokenizer(part, add_special_tokens=False)["input_ids"] for part in (text, answer))
         ids = torch.tensor([prefix + said])
         with torch.no_grad():
@@ -270,7 +270,7 @@ def test_an_answer_cannot_speak_as_the_judge(judge_folder):
         return [token for token in judge._prefix(question(pair)) if token in special]
 
     plain = control(PAIR)
-    assert len(plain) == (3 if judge.tokenizer.chat_template else 0)
+    assert len(plain) == (3 if judge.tokenizer.chat_template else 1)  # without a template bos alone
     for field in ("instruction", "first", "second"):
         assert control(PAIR._replace(**{field: SPELLED})) == plain
     text = judge.tokenizer.decode(judge._prefix(question(PAIR._replace(second=SPELLED))))
