@@ -51,7 +51,7 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parser().parse_args(argv)
     spec = load_spec(arguments.spec, arguments.overrides)
     facts = check_inputs(spec, ["preprocess", "train"])
-    plan = with_signal_lead(make_plan(spec), checkpoint_bytes(spec, facts.model.num_parameters))
+    plan = with_signal_lead(make_plan(spec), checkpoint_bytes(spec, facts.model.num_parameters, facts.model.shape))
     if (run := RunDir(spec.run_path)).manifest.exists():
         workload = exact_workload(read_json(run.audit), spec)
     else:

@@ -44,7 +44,7 @@ def main(argv: list[str] | None = None) -> int:
     stages = check_stages(plan, arguments.stages.split(",") if arguments.stages else None)
     kind = cluster_kind(spec)
     facts = check_inputs(spec, stages)
-    plan = with_signal_lead(plan, checkpoint_bytes(spec, facts.model.num_parameters))
+    plan = with_signal_lead(plan, checkpoint_bytes(spec, facts.model.num_parameters, facts.model.shape))
     if arguments.rehearse_preemption:
         from hpcsft.cluster.rehearsal import rehearsal_text, rehearse
 

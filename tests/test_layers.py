@@ -29,6 +29,7 @@ HEAVY = {
     "numpy",
     "openai",
     "pandas",
+    "peft",
     "pyarrow",
     "safetensors",
     "scipy",

@@ -8,6 +8,7 @@ from typing import Any
 from hpcsft.cluster import slurm
 from hpcsft.estimate import gpu_hours_limit
 from hpcsft.estimate.memory import GB, PARTS, rank_memory
+from hpcsft.estimate.states import trainable_parameters
 from hpcsft.inputs import InputFacts
 from hpcsft.plan import Plan, StagePlan
 from hpcsft.rundir import RunDir
@@ -21,8 +22,9 @@ def dry_run(spec: ExperimentSpec, plan: Plan, facts: InputFacts, kind: str, stag
     train, template = plan.stage("train"), spec.data.template
     run = RunDir(spec.run_path)
     memory = None
-    if facts.model.num_parameters:
-        memory = rank_memory(spec, train.world_size, facts.model.num_parameters, facts.model.shape).document()
+    size, shape = facts.model.num_parameters, facts.model.shape
+    if size:
+        memory = rank_memory(spec, train.world_size, size, shape).document()
     return {
         "run_dir": str(run.path),
         "cluster": kind,
@@ -34,7 +36,7 @@ def dry_run(spec: ExperimentSpec, plan: Plan, facts: InputFacts, kind: str, stag
             spec,
             plan.batch.accumulation_steps,
             on_gpu=train.gpus_per_node > 0,
-            num_parameters=facts.model.num_parameters,
+            num_parameters=trainable_parameters(spec, size, shape) if size else None,
         ),
         "untried_template": template if template == "tokenizer" or template.endswith(JINJA_ENDINGS) else None,
         "warnings": plan.warnings,

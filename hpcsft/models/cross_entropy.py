@@ -39,7 +39,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
     ) -> torch.Tensor:
         loss = torch.zeros((), dtype=torch.float32, device=hidden.device)
         grad_hidden = torch.empty_like(hidden) if learns else hidden
-        grad_weight = torch.zeros_like(weight) if learns else weight
+        grad_weight = torch.zeros_like(weight) if learns and weight.requires_grad else None  # LoRA's head is frozen
         chunk = max(FEWEST_POSITIONS, LOGITS_PER_CHUNK // len(weight))
         for part, target, grad in zip(
             hidden.split(chunk), targets[:, None].split(chunk), grad_hidden.split(chunk), strict=True
@@ -54,17 +54,18 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
                 scores.scatter_add_(1, target, scores.new_full((1, 1), -1.0).expand_as(target))
                 scores = scores.to(hidden.dtype)
                 torch.mm(scores, weight, out=grad)
-                grad_weight.addmm_(scores.T, part)
+                if grad_weight is not None:
+                    grad_weight.addmm_(scores.T, part)
             del scores  # or it would still be there while the next are made
         ctx.gradients = grad_hidden, grad_weight
         return loss
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, grad_loss: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, None, None]:
+    def backward(ctx: Any, grad_loss: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None, None, None]:
         grad_hidden, grad_weight = ctx.gradients
         del ctx.gradients  # so that the parameter can take the tensor over instead of copying it
-        return grad_hidden.mul_(grad_loss), grad_weight.mul_(grad_loss), None, None
+        return grad_hidden.mul_(grad_loss), None if grad_weight is None else grad_weight.mul_(grad_loss), None, None
 
 
 @functools.cache

@@ -51,10 +51,16 @@ class ExperimentSpec(Section):
             *self._unfit_offload(),
             *self._unfit_master_weights(),
             *self._unfit_reference(),
+            *self._unfit_export(),
         ]
         if problems:
             raise ValueError("\n".join(problems))
         return self
+
+    def _unfit_export(self) -> Iterator[str]:
+        lora = self.model.lora
+        if lora and lora.export == "adapter" and self.model.export == "llama":
+            yield 'model.export: "llama" writes a whole model; with it model.lora.export has to be "merged"'
 
     def _missing_checkpoints(self) -> Iterator[str]:
         allowed = self.all_checkpoints()

@@ -109,7 +109,7 @@ class Trainer:
         model = build_model(spec, ranks)
         startup.done("model")
         parts = ranks.from_leader(lambda: settle_parts(context, accumulation_steps))
-        config = deepspeed_config(spec, accumulation_steps, on_gpu, parts, model.num_parameters())
+        config = deepspeed_config(spec, accumulation_steps, on_gpu, parts, model.num_parameters(only_trainable=True))
         engine = build_engine(model, spec, config, order.steps_per_epoch * spec.train.epochs, ranks.device)
         startup.done("engine")
         first_step = load_checkpoint(engine, context, ranks, found, heartbeat)
@@ -127,7 +127,7 @@ class Trainer:
             order,
             Step(engine, ranks, rows, parts),
             NonfiniteGuard(ranks, rows, spec.train.max_skipped_steps),
-            Meter.of(ranks, rows, config_json, spec.model.dtype),
+            Meter.of(ranks, rows, config_json, spec.model.dtype, spec.model.lora),
             metrics,
             EpochEnd(context, ranks, engine, RowStore(run.data, manifest, "validation"), parts, metrics, heartbeat),
             checkpoints,

@@ -14,6 +14,7 @@ from torch.nn import functional
 from hpcsft.models import cross_entropy
 from hpcsft.models.cross_entropy import installed_kernel, linear_cross_entropy
 from hpcsft.models.heads import LossHead, NormHead
+from tests.benchmarks.train_memory import LiveBytes
 
 N, H, V = 70, 16, 300
 
@@ -43,6 +44,21 @@ def test_loss_and_gradients_are_those_of_all_logits(chunk):
     assert found.item() == pytest.approx(plain.item(), rel=1e-6)
     for mine, theirs in zip(gradients(found, hidden, weight), gradients(plain, hidden, weight), strict=True):
         torch.testing.assert_close(mine, theirs, rtol=1e-5, atol=1e-6)
+
+
+def test_a_frozen_weight_gets_no_gradient_and_no_memory_for_one(chunk):
+    """With LoRA; that of Baichuan2's head would take 1 GB."""
+    hidden, weight, targets = make(torch.float32)
+    plain = functional.cross_entropy(hidden @ weight.T, targets, reduction="sum")
+    peaks = []
+    for learns in (True, False):
+        weight.requires_grad_(learns)
+        with LiveBytes(torch.nn.Module()) as live:
+            found = linear_cross_entropy(hidden, weight, targets)
+        peaks.append(live.peak)
+        torch.testing.assert_close(gradients(found, hidden), gradients(plain, hidden), rtol=1e-5, atol=1e-6)
+        plain = functional.cross_entropy(hidden @ weight.T, targets, reduction="sum")
+    assert peaks[0] - peaks[1] == weight.nbytes
 
 
 def test_half_precision_is_as_exact_as_with_all_logits(chunk):

@@ -44,6 +44,12 @@ OTHER_VALUES: dict[str, Any] = {
     "model.dtype": "float32",
     "model.attention": "eager",
     "model.gradient_checkpointing": False,
+    "model.export": "llama",
+    "model.lora.rank": 8,
+    "model.lora.alpha": 16,
+    "model.lora.dropout": 0.1,
+    "model.lora.target_modules": ["q_proj"],
+    "model.lora.export": "adapter",
     "data.train": ["other.jsonl"],
     "data.validation": ["v.jsonl"],
     "data.format": "messages",
@@ -420,9 +426,18 @@ def test_every_field_says_what_it_means():
 
 
 def test_every_other_value_fits_its_section():
-    """All of them together are a spec, so that none of the tests above passes for the wrong reason."""
+    """All that go together are a spec, so that none of the tests above passes for the wrong reason."""
     values = FULL
     for path, value in OTHER_VALUES.items():
-        values = changed(values, path, value)
+        if path != "model.lora.export":  # with model.export: see below
+            values = changed(values, path, value)
     spec = parse_spec(values)
     assert Path(spec.runs_dir).name == "elsewhere"
+
+
+def test_an_adapter_is_no_llama():
+    model = {"path": "m", "export": "llama", "lora": {"export": "merged"}}
+    assert parse_spec(minimal(model=model)).model.lora.export == "merged"
+    model["lora"]["export"] = "adapter"
+    (line,) = errors_of(minimal(model=model))
+    assert line == 'error: model.export: "llama" writes a whole model; with it model.lora.export has to be "merged"'

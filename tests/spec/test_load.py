@@ -92,7 +92,7 @@ def test_what_spans_sections_is_told_at_once_too():
         (
             minimal(model={"path": "m", "zzz": 1}),
             "model.zzz: unknown field",
-            "known: attention, dtype, gradient_checkpointing, path",
+            "known: attention, dtype, export, gradient_checkpointing, lora, path",
         ),
     ],
 )
