@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import errno
+import json
 import os
 import shutil
 from collections.abc import Callable, Collection
@@ -12,7 +13,7 @@ from typing import Any, NamedTuple
 
 import torch
 from accelerate import init_empty_weights
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoModelForCausalLM, GenerationConfig, PreTrainedModel
 
 from hpcsft.models import lora
 from hpcsft.models.llamafy import llamafied
@@ -38,6 +39,10 @@ def gather_state(
     return {name: whole[id(tensor)] for name, tensor in tensors.items() if id(tensor) in whole} if keep else {}
 
 
+OF_SAMPLING = ("temperature", "top_k", "top_p", "min_p", "typical_p", "epsilon_cutoff", "eta_cutoff")
+"""Settings of generation that mean nothing without do_sample."""
+
+
 class SpecialIds(NamedTuple):
     """What the configs of an exported model say of special tokens."""
 
@@ -55,7 +60,7 @@ def write_model(
         return
     state = lora.merged_state(model, state) if spec.lora else dict(state)
     config = copy.deepcopy(model.config)
-    generation = copy.deepcopy(model.generation_config)
+    generation = _savable(copy.deepcopy(model.generation_config))
     for settings in (config, generation):
         _settle(settings, ids, config.vocab_size)
     if spec.export == "llama":
@@ -64,6 +69,7 @@ def write_model(
         form = AutoModelForCausalLM.from_config(config)  # the class that writes it: the state has the values
     form.generation_config = generation
     form.save_pretrained(folder, state_dict=state)
+    _tell_older_releases(folder / "config.json")
 
 
 def publish_folder(
@@ -101,6 +107,31 @@ def _gathered(tensor: torch.Tensor, keep: bool) -> torch.Tensor:
 
     with deepspeed.zero.GatheredParameters([tensor], modifier_rank=None):
         return tensor.detach().clone() if keep else torch.empty(0)
+
+
+def _savable(generation: GenerationConfig) -> GenerationConfig:
+    """`generation` without what transformers loads and does not save: settings of sampling where nothing is sampled."""
+    if not generation.do_sample:
+        for name in OF_SAMPLING:
+            setattr(generation, name, None)
+    try:
+        generation.validate(strict=True)
+    except ValueError:
+        return GenerationConfig(pad_token_id=generation.pad_token_id)
+    return generation
+
+
+def _tell_older_releases(file: Path) -> None:
+    """Write into a config.json what transformers 4 goes by: 5 has put rotary settings and type under other names."""
+    config = json.loads(file.read_text(encoding="utf-8"))
+    rope = config.get("rope_parameters") or {}
+    if not any(isinstance(value, dict) for value in rope.values()):  # or else they are of several kinds of layers
+        scaling = {name: value for name, value in rope.items() if name != "rope_theta"}
+        scaled = scaling.get("rope_type", "default") != "default"
+        config |= {"rope_theta": rope["rope_theta"]} if "rope_theta" in rope else {}
+        config |= {"rope_scaling": scaling} if scaled else {}
+    config |= {"torch_dtype": config["dtype"]} if "dtype" in config else {}
+    file.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def _settle(settings: Any, ids: SpecialIds, vocab_size: int) -> None:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import pickle
+from collections.abc import Iterator
 from typing import Any
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
-from transformers.utils.logging import disable_progress_bar
+from transformers.utils.logging import disable_progress_bar, get_verbosity, set_verbosity, set_verbosity_error
 
 from hpcsft.errors import InputError
 from hpcsft.models import baichuan, lora  # noqa: F401 (transformers knows Baichuan then)
@@ -23,8 +26,8 @@ from hpcsft.spec.model import LoraSpec
 disable_progress_bar()  # its control characters fill log files
 
 UNREADABLE = (
-    *(OSError, ValueError, KeyError, RuntimeError, ImportError, EOFError),
-    *(SafetensorError, pickle.UnpicklingError),
+    *(OSError, ValueError, KeyError, RuntimeError, ImportError, EOFError, TypeError, AttributeError),
+    *(SafetensorError, StrictDataclassError, pickle.UnpicklingError),
 )
 """What transformers raises for a folder that it cannot use."""
 
@@ -67,18 +70,19 @@ def pick_device() -> torch.device:
 def _read(path: str, dtype: str, attention: str, training: bool) -> PreTrainedModel:
     if lora.is_adapter(path):
         return lora.load_adapter(path, lambda base: _read(base, dtype, attention, training))
-    options, config = _look_at(path)
+    options, config = _look_at(path, training)
     try:
-        model, found = AutoModelForCausalLM.from_pretrained(
-            path,
-            dtype=getattr(torch, dtype),
-            attn_implementation=_attention(config, attention, dtype, training),
-            local_files_only=True,
-            trust_remote_code=False,
-            output_loading_info=True,
-            ignore_mismatched_sizes=True,  # `check_loaded` says which they are
-            **options,
-        )
+        with _quiet():
+            model, found = AutoModelForCausalLM.from_pretrained(
+                path,
+                dtype=getattr(torch, dtype),
+                attn_implementation=_attention(config, attention, dtype, training),
+                local_files_only=True,
+                trust_remote_code=False,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,  # `check_loaded` says which they are
+                **options,
+            )
     except UNREADABLE as error:
         raise InputError(f"{path}: the model does not load: {first_line(error)}") from None
     check_loaded(path, model, found)
@@ -89,7 +93,7 @@ def _unread(path: str, dtype: str, attention: str, training: bool) -> PreTrained
     """What `_read` returns, its parameters without values."""
     if lora.is_adapter(path):
         path = lora.base_of(path)
-    _, config = _look_at(path)
+    _, config = _look_at(path, training)
     implementation = _attention(config, attention, dtype, training)
     return hollow(
         lambda: AutoModelForCausalLM.from_config(
@@ -98,15 +102,29 @@ def _unread(path: str, dtype: str, attention: str, training: bool) -> PreTrained
     )
 
 
-def _look_at(path: str) -> tuple[dict[str, Any], PreTrainedConfig]:
+def _look_at(path: str, training: bool) -> tuple[dict[str, Any], PreTrainedConfig]:
     """How the weights in the folder are to be read, and its config."""
     check_folder(path)
     options = loading_options(path)
     gguf = {name: options[name] for name in ("gguf_file",) if name in options}
     try:
-        return options, AutoConfig.from_pretrained(path, local_files_only=True, trust_remote_code=False, **gguf)
+        config = AutoConfig.from_pretrained(path, local_files_only=True, trust_remote_code=False, **gguf)
     except UNREADABLE as error:
         raise InputError(f"{path}: the model does not load: {first_line(error)}") from None
+    if training and getattr(config, "quantization_config", None) and not gguf:
+        raise InputError(f"{path}: quantized weights cannot be trained", "take the model as it was before that")
+    return options, config
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the tables that transformers logs: what matters of them `check_loaded` says in a line."""
+    verbosity = get_verbosity()
+    set_verbosity_error()
+    try:
+        yield
+    finally:
+        set_verbosity(verbosity)
 
 
 def _attention(config: PreTrainedConfig, attention: str, dtype: str, training: bool) -> str:

@@ -49,6 +49,9 @@ def check_loaded(path: str, model: PreTrainedModel, found: Mapping[str, Collecti
         sizes = f"{name} is {list(stored)} instead of {list(expected)}"
         message = f"{path}: {len(mismatched)} weights have other sizes than config.json tells, the first: {sizes}"
         raise InputError(message, OTHER_CONFIG)
+    if model.config.tie_word_embeddings and len(_embeddings(model)) > 1:  # transformers leaves them apart then
+        message = f"{path}: config.json ties embedding and output layer, and the weights hold two different ones"
+        raise InputError(message, "set tie_word_embeddings to false in config.json, or remove lm_head.weight")
     if unexpected := sorted(name for name in found["unexpected_keys"] if not LEFT_OVER.search(name)):
         message = (
             f"{path}: {len(unexpected)} weights have no place in {type(model).__name__}, the first: {unexpected[0]}"
@@ -66,3 +69,9 @@ def free_padding_row(model: PreTrainedModel) -> None:
     embedding = model.get_input_embeddings()
     if hasattr(embedding, "padding_idx"):
         embedding.padding_idx = None
+
+
+def _embeddings(model: PreTrainedModel) -> set[int]:
+    """Identities of the weights of embedding and output layer: one where they are tied, or there is no output layer."""
+    layers = (model.get_input_embeddings(), model.get_output_embeddings())
+    return {id(layer.weight) for layer in layers if layer is not None}

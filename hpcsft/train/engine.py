@@ -24,16 +24,13 @@ def build_model(spec: ExperimentSpec, ranks: Ranks) -> PreTrainedModel:
     its rank. If the model does not load, all ranks raise InputError.
     """
     seed_anew(spec.seed + ranks.rank)
-    model, refused = None, None
+    own, refused = spec.model, None
     try:
-        own = spec.model
         model = load_for_training(own.path, own.dtype, own.attention, own.lora, spec.seed, read=ranks.leader)
-    except HpcsftError as error:
-        refused = (error.message, error.hint)
-    refused = next(filter(None, ranks.gather(refused)), None)
-    if refused:
-        raise InputError(*refused)
-    assert model is not None
+    except Exception as error:  # the other ranks wait for this one's weights
+        refused = error
+    for others in filter(None, ranks.gather(refused and _told(refused))):
+        raise refused or InputError(*others)
     _check_alike(model, ranks)
     if spec.model.gradient_checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
@@ -60,6 +57,12 @@ def build_engine(
     if spec.train.zero_stage == 0 and spec.model.dtype == "bfloat16":
         _start_anew(engine.optimizer)
     return engine
+
+
+def _told(error: Exception) -> tuple[str, str | None]:
+    if isinstance(error, HpcsftError):
+        return error.message, error.hint
+    return f"another rank could not build the model: {type(error).__name__}: {error}", "its log has the traceback"
 
 
 def distribute(model: PreTrainedModel, spec: ExperimentSpec, config: dict[str, Any], device: torch.device) -> None:

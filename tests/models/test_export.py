@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -129,3 +130,41 @@ def test_an_attempt_that_was_taken_over_publishes_no_model_and_leaves_no_trace_f
     assert [path.name for path in target.parent.iterdir()] == [".epoch-1.44_0.partial"]
     export(model, state, tokenizer, target, "44_1")
     assert [path.name for path in target.parent.iterdir()] == ["epoch-1"]
+
+
+ROTARY = {"rope_theta": 500000.0, "rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0,
+          "high_freq_factor": 4.0, "original_max_position_embeddings": 128}  # fmt: skip
+
+
+@pytest.mark.parametrize("rotary", [ROTARY, {"rope_theta": 1e5, "rope_type": "default"}], ids=["llama3", "default"])
+def test_transformers_4_finds_rotary_positions_and_type(conversations, tmp_path, rotary):
+    """It would take base 10,000 without scaling, and float32: other logits, and no word of it."""
+    folder = build_tiny_model(tmp_path / "model", conversations, rope_parameters=rotary)
+    model = load_model(str(folder))
+    export(model, gather_state(model, 0, keep=True), load_tokenizer(str(folder)), tmp_path / "epoch-1")
+    config = json.loads((tmp_path / "epoch-1" / "config.json").read_text())
+    assert (config["rope_theta"], config["torch_dtype"]) == (rotary["rope_theta"], "bfloat16")
+    scaling = {name: value for name, value in rotary.items() if name != "rope_theta"}
+    assert config.get("rope_scaling") == (scaling if rotary is ROTARY else None)
+    again = load_model(str(tmp_path / "epoch-1"))
+    assert {**rotary, **again.config.rope_parameters} == rotary
+    ids = torch.arange(200)[None]
+    assert torch.equal(again(ids).logits, model(ids).logits)
+
+
+@pytest.mark.parametrize(
+    "stated",
+    [
+        {"temperature": 0.9, "top_p": 0.6, "bos_token_id": 1, "eos_token_id": 2},
+        {"num_beams": 1, "length_penalty": 2.0, "early_stopping": True, "eos_token_id": 7},
+    ],
+)
+def test_what_a_generation_config_says_never_stops_an_export(folders, tmp_path, stated):
+    """Early folders of Llama 2 set temperature without do_sample, which transformers reads and does not write."""
+    folder = shutil.copytree(folders[True], tmp_path / "model")
+    (folder / "generation_config.json").write_text(json.dumps(stated))
+    model = load_model(str(folder), "float32")
+    export(model, gather_state(model, 0, keep=True), load_tokenizer(str(folder)), tmp_path / "epoch-1")
+    written = json.loads((tmp_path / "epoch-1" / "generation_config.json").read_text())
+    assert (written["bos_token_id"], written["eos_token_id"]) == (0, 1)  # as the tokenizer has them
+    assert not {"temperature", "top_p", "length_penalty"} & written.keys()

@@ -4,6 +4,7 @@ each can learn.
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from pathlib import Path
@@ -13,11 +14,12 @@ import gguf
 import pytest
 import torch
 from gguf import GGMLQuantizationType
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
 from hpcsft.errors import InputError
 from hpcsft.model_folder.check import check_model
+from hpcsft.models.load import load_for_training, load_model
 from hpcsft.models.weight_files import check_loaded, free_padding_row, loading_options
 from tests.models.made_gguf import write_gguf
 
@@ -187,3 +189,28 @@ def test_an_embedding_of_another_kind_is_left_alone():
     model.set_input_embeddings(torch.nn.Identity())
     free_padding_row(model)
     assert not hasattr(model.get_input_embeddings(), "padding_idx")
+
+
+@pytest.mark.parametrize("equal", [True, False])
+def test_two_different_embeddings_are_not_tied(tiny_model, folder, weights, equal):
+    """transformers leaves them apart without a word, and others tie them: two models from one folder."""
+    embedding = weights["model.embed_tokens.weight"]
+    weights["lm_head.weight"] = embedding.clone() if equal else embedding + 1
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    if equal:
+        head = load_model(str(folder), "float32").get_output_embeddings()
+        assert torch.equal(head.weight, embedding)
+        return
+    with pytest.raises(InputError, match="the weights hold two different ones") as caught:
+        load_model(str(folder), "float32")
+    assert "tie_word_embeddings" in caught.value.hint
+
+
+def test_quantized_weights_are_not_trained(tiny_model, folder):
+    shutil.copy(tiny_model / "model.safetensors", folder)
+    config = json.loads((folder / "config.json").read_text())
+    config["quantization_config"] = {"quant_method": "gptq", "bits": 4}
+    (folder / "config.json").write_text(json.dumps(config))
+    for read in (True, False):
+        with pytest.raises(InputError, match="copy: quantized weights cannot be trained"):
+            load_for_training(str(folder), "float32", "auto", read=read)

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 import transformers
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from hpcsft.data.batches import RowStore
 from hpcsft.data.shards import read_manifest
@@ -186,3 +186,14 @@ def test_a_batch_that_does_not_fit_the_ranks_is_refused(short: dict[str, Any], t
     spec["train"]["global_batch_size"] = 6
     write_json(run.spec, spec)
     assert "nearest: 4 or 8" in fail(run)
+
+
+def test_all_ranks_tell_why_the_model_does_not_load(short: dict[str, Any], tiny_model: Path, tmp_path: Path) -> None:
+    """Rank 0 alone reads it: the others would wait for its weights."""
+    short["model"]["path"] = str(shutil.copytree(tiny_model, tmp_path / "model"))
+    run = new_run(short, tmp_path)
+    weights = load_file(tmp_path / "model" / "model.safetensors")
+    del weights["model.norm.weight"]
+    save_file(weights, tmp_path / "model" / "model.safetensors", metadata={"format": "pt"})
+    told = fail(run)
+    assert told.count("error: ") == 2 and told.count("1 weights are missing, the first: model.norm.weight") == 2
