@@ -19,6 +19,7 @@ from hpcsft.data.readers import read_rows
 from hpcsft.errors import HpcsftError, InputError
 from hpcsft.evaluate.prompts import load_prompts
 from hpcsft.lora import check_lora
+from hpcsft.model_folder.adapter import is_adapter
 from hpcsft.model_folder.check import ModelFacts, check_model
 from hpcsft.model_folder.vocabulary import has_chat_template
 from hpcsft.model_shape import LLAMA_LAYOUT
@@ -89,6 +90,9 @@ def check_training(spec: ModelSpec, model: ModelFacts) -> None:
     if model.quantization:
         hint = "take the model in bfloat16, float16 or float32; LoRA does not change that"
         raise InputError(f"model.path: {spec.path}: quantized weights ({model.quantization}) cannot be trained", hint)
+    if spec.lora and spec.lora.export == "adapter" and is_adapter(spec.path):
+        what = f"{spec.path} is an adapter itself, and another would belong to no model that peft can load"
+        raise InputError(f"model.lora.export: {what}", 'use "merged"')
     if spec.export == "llama" and model.model_type not in LLAMA_LAYOUT:
         types = ", ".join(LLAMA_LAYOUT)
         hint = f'use "native", which writes any model as what it is; models that can be written so: {types}'

@@ -22,6 +22,7 @@ from hpcsft.evaluate.prompts import load_prompts
 from hpcsft.inputs import InputErrors, check_data, check_inputs, check_template
 from hpcsft.model_folder.check import check_model
 from hpcsft.spec import parse_spec
+from tests.model_folder.made import safetensors
 
 ROW = {"id": "1", "data": ["What is cytology?", "The study of cells."]}
 
@@ -351,10 +352,30 @@ def test_a_model_without_a_chat_template_of_its_own(tmp_path):
     config.write_text('{"chat_template": "{{ messages }}"}')
     check_template("tokenizer", str(tmp_path))
     config.unlink()
+    template = tmp_path / "chat_template.json"
+    template.write_text('{"chat_template": ""}')
+    refused()
+    template.write_text('{"chat_template": "{{ messages }}"}')
+    check_template("tokenizer", str(tmp_path))
+    template.unlink()
     (tmp_path / "chat_template.jinja").touch()
     check_template("tokenizer", str(tmp_path))
     for name in ("user_assistant", "chatml"):
         check_template(name, str(tmp_path / "none"))
+
+
+@pytest.mark.parametrize("name", ["chat_template.jinja", "chat_template.json", "tokenizer_config.json"])
+def test_a_chat_template_that_is_found_is_the_one_that_is_used(name, tiny_model, tmp_path):
+    from hpcsft.models.tokenizer import load_tokenizer
+
+    folder = shutil.copytree(tiny_model, tmp_path / "copy")
+    with pytest.raises(InputError):
+        check_template("tokenizer", str(folder))
+    text, file = "{{ messages }}", folder / name
+    old = json.loads(file.read_text()) if file.exists() else {}
+    file.write_text(text if name.endswith(".jinja") else json.dumps({**old, "chat_template": text}))
+    check_template("tokenizer", str(folder))
+    assert load_tokenizer(str(folder)).chat_template == text
 
 
 def changed_config(source: Path, folder: Path, **keys: object) -> Path:
@@ -385,4 +406,28 @@ def test_only_a_llama_can_be_written_as_one(spec_values, tiny_model, tmp_path):
 def test_adapters_to_layers_that_are_not_there(spec_values):
     spec_values["model"]["lora"] = {"target_modules": ["query"]}
     with pytest.raises(InputErrors, match=r"model\.lora\.target_modules: no linear layer with the name query"):
+        check_inputs(parse_spec(spec_values))
+
+
+def test_an_adapter_to_an_adapter_is_written_merged(spec_values, tiny_model, tmp_path):
+    folder = shutil.copytree(tiny_model, tmp_path / "adapter", ignore=shutil.ignore_patterns("*.safetensors"))
+    settings = {"peft_type": "LORA", "base_model_name_or_path": str(tiny_model)}
+    (folder / "adapter_config.json").write_text(json.dumps(settings))
+    (folder / "adapter_model.safetensors").write_bytes(safetensors({}))
+    spec_values["model"] |= {"path": str(folder), "lora": {"export": "adapter"}}
+    with pytest.raises(InputErrors, match=r"model\.lora\.export: .*adapter is an adapter itself") as caught:
+        check_inputs(parse_spec(spec_values))
+    assert '"merged"' in caught.value.lines()[1]
+    spec_values["model"]["lora"]["export"] = "merged"
+    check_inputs(parse_spec(spec_values))
+
+
+def test_a_judge_that_is_an_adapter_needs_peft(spec_values, tiny_model, tmp_path, monkeypatch):
+    folder = tmp_path / "judge"
+    folder.mkdir()
+    settings = {"peft_type": "LORA", "base_model_name_or_path": str(tiny_model)}
+    (folder / "adapter_config.json").write_text(json.dumps(settings))
+    spec_values["evaluate"]["judge"] = {"kind": "local", "model": str(folder)}
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(InputErrors, match=r"evaluate\.judge\.model: .*judge: an adapter, and peft is not installed"):
         check_inputs(parse_spec(spec_values))

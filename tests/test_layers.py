@@ -85,7 +85,7 @@ RULES = {
     "hpcsft.monitor.state": Rule("errors records plan slurm_client"),  # pure
     "hpcsft.monitor.view": Rule("monitor.state", "rich"),  # pure
     "hpcsft.console": Rule("errors cluster.snapshot", later="spec"),
-    "hpcsft.quickstart": Rule("errors quickstart", later="gguf numpy safetensors tokenizers torch yaml"),
+    "hpcsft.quickstart": Rule("errors quickstart", later="models spec tokenizers yaml"),
     "hpcsft.stage": Rule(f"{LOW} attempt"),
     "hpcsft.data": Rule(f"{LOW} stage data models.tokenizer", "numpy pyarrow tokenizers"),
     "hpcsft.data.formats": Rule(),  # light, as are those below that name what they may load
@@ -118,16 +118,17 @@ RULES = {
     "hpcsft.data.readable": Rule("data.shards"),
     "hpcsft.data.preview_text": Rule("data.readable", "rich"),
     "hpcsft.models": Rule(f"{LOW} data.batches models", "safetensors torch transformers"),
+    "hpcsft.models.load": Rule(f"{LOW} models", "huggingface_hub safetensors torch transformers"),
     "hpcsft.models.baichuan": Rule("models.heads models.baichuan", "torch transformers"),
     "hpcsft.models.baichuan.configuration": Rule("model_shape", "transformers"),
     "hpcsft.models.export": Rule(f"{LOW} models", "accelerate torch transformers", later="deepspeed"),
     "hpcsft.models.hollow": Rule("", "accelerate torch transformers"),
     "hpcsft.models.llamafy": Rule("errors model_shape models.heads", "torch transformers"),
-    "hpcsft.models.lora": Rule("errors spec lora", "safetensors torch transformers", later="peft"),
+    "hpcsft.models.lora": Rule("errors spec lora model_folder", "safetensors torch transformers", later="peft"),
     "hpcsft.models.weight_files": Rule("errors model_folder", "transformers"),
-    "hpcsft.models.sentencepiece_file": Rule("errors", "tokenizers", later="google transformers"),
-    "hpcsft.models.gguf_tokenizer": Rule("errors models", "tokenizers", later="gguf"),
-    "hpcsft.models.tokenizer": Rule("errors models", "tokenizers", later="transformers"),
+    "hpcsft.models.sentencepiece_file": Rule("model_folder.sentencepiece", "tokenizers"),
+    "hpcsft.models.gguf_tokenizer": Rule("errors model_folder models", "tokenizers"),
+    "hpcsft.models.tokenizer": Rule("errors model_folder.sentencepiece models", "tokenizers", later="transformers"),
     "hpcsft.models.tokenizer_settings": Rule("errors", "tokenizers", later="transformers"),
     "hpcsft.models.tokenizer_export": Rule("models.tokenizer_settings"),
     "hpcsft.models.cross_entropy": Rule("", "torch", later="cut_cross_entropy liger_kernel"),
@@ -136,6 +137,7 @@ RULES = {
         f"{LOW} attempt slurm_client stage flops gpus lora model_shape data models train",
         "deepspeed numpy torch transformers",
     ),
+    "hpcsft.train.base_model": Rule("errors model_folder", "torch"),
     "hpcsft.train.deepspeed_config": Rule("spec"),  # pure: the dry run shows it
     "hpcsft.train.metrics": Rule("records rundir train.trackers"),
     "hpcsft.train.trackers": Rule("errors rundir attempt.heartbeat"),

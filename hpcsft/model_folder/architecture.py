@@ -15,7 +15,7 @@ from hpcsft.model_shape import unsupported
 OWN = {"baichuan": "BaichuanForCausalLM"}
 """Models of hpcsft, by their model_type."""
 ENDINGS = ("ForCausalLM", "LMHeadModel")
-"""How the names of causal language models end, with few exceptions."""
+"""How the names of causal language models end. Others that transformers lists as such see or hear as well."""
 EXPECTED = "a causal language model is expected, such as LlamaForCausalLM or Qwen2ForCausalLM"
 
 
@@ -31,8 +31,12 @@ def check_architecture(config: Mapping[str, Any], folder: Path) -> str:
         raise InputError(f"{folder}: {what}", EXPECTED)
     if known is not None and model_type not in known:
         _refuse_unknown(config, name or model_type, folder)
-    if name and not name.endswith(ENDINGS) and name not in (known or {}).values():
-        raise InputError(f"{folder}: {name} is not a causal language model", EXPECTED)
+    loaded = name or (known or {}).get(model_type)
+    if loaded and not loaded.endswith(ENDINGS):
+        raise InputError(f"{folder}: {loaded} is not a causal language model", EXPECTED)
+    if model_type in _listed("MODEL_FOR_MASKED_LM_MAPPING_NAMES") and not config.get("is_decoder"):
+        what = f"{name or model_type} is an encoder, whose tokens see those that follow"
+        raise InputError(f"{folder}: {what}", f"{EXPECTED}; is_decoder in config.json makes a decoder of it")
     if problem := unsupported(config):
         message, hint = problem
         raise InputError(f"{folder}: {message}", hint)
@@ -47,21 +51,27 @@ def _refuse_unknown(config: Mapping[str, Any], name: str, folder: Path) -> None:
     raise InputError(f"{message} (model_type {config['model_type']})", f"{EXPECTED}; a newer transformers may know it")
 
 
-@functools.cache
 def causal_language_models() -> dict[str, str] | None:
-    """Classes by model_type, those of the installed transformers among them; None if that cannot be told.
+    """Classes by model_type, those of the installed transformers among them; None if that cannot be told."""
+    listed = _listed("MODEL_FOR_CAUSAL_LM_MAPPING_NAMES")
+    return {**listed, **OWN} if listed else None
+
+
+@functools.cache
+def _listed(mapping: str) -> dict[str, str]:
+    """Classes by model_type; {} if that cannot be told.
 
     From the source of transformers, which takes seconds to import.
     """
     found = importlib.util.find_spec("transformers")
     if found is None or not found.origin:
-        return None
+        return {}
     try:
         source = Path(found.origin).with_name("models") / "auto" / "modeling_auto.py"
         tree = ast.parse(source.read_text(encoding="utf-8"))
         for node in tree.body:
-            if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "MODEL_FOR_CAUSAL_LM_MAPPING_NAMES":
-                return {**dict(ast.literal_eval(node.value.args[0])), **OWN}  # type: ignore[attr-defined]
+            if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == mapping:
+                return dict(ast.literal_eval(node.value.args[0]))  # type: ignore[attr-defined]
     except (OSError, ValueError, TypeError, AttributeError, IndexError, SyntaxError):
         pass  # it is written in another way: training will tell
-    return None
+    return {}

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from hpcsft.errors import InputError
+from hpcsft.model_folder.adapter import base_of, check_adapter, is_adapter
 from hpcsft.model_folder.architecture import check_architecture
-from hpcsft.model_folder.reading import AGAIN, Tensor, read_object
-from hpcsft.model_folder.safetensors_header import read_safetensors
-from hpcsft.model_folder.vocabulary import check_gguf_tokenizer, check_tokenizer, has_tokenizer
+from hpcsft.model_folder.reading import Tensor, read_object, unreadable
+from hpcsft.model_folder.sizes import OTHERS, check_sizes, embedding
+from hpcsft.model_folder.vocabulary import FILES, SETTINGS, check_gguf_tokenizer, check_tokenizer, has_tokenizer
 from hpcsft.model_folder.weights import find_weights, read_weights
 from hpcsft.model_shape import ModelShape
 from hpcsft.records import Record
 
-EMBEDDINGS = ("embed_tokens.weight", "wte.weight", "word_embeddings.weight", "embed_in.weight", "token_embd.weight")
-"""How the names of tables of token embeddings end."""
+READ = ("config.json", "generation_config.json", "chat_template.jinja", "chat_template.json", *SETTINGS, *FILES)
+"""Files of a folder, beside the weights, that are read if they are there."""
 
 
 class ModelFacts(Record):
@@ -41,34 +43,39 @@ def check_model(path: str, where: str) -> ModelFacts:
     Nothing heavy is imported, and of the weights only the headers are read.
     """
     try:
-        return _look_at(Path(path))
+        facts, _ = _look_at(Path(path))
+        return facts
     except InputError as error:
         raise InputError(f"{where}: {error.message}", error.hint) from None
+    except OSError as error:
+        wrong = unreadable(Path(error.filename or path), error)
+        raise InputError(f"{where}: {wrong.message}", wrong.hint) from None
 
 
-def _look_at(folder: Path) -> ModelFacts:
-    if not folder.is_dir():
-        hint = "give a folder in Hugging Face format; compute nodes often have no internet, so download it first"
-        raise InputError(f"no such folder: {folder}", hint)
+def _look_at(folder: Path, tokenizer: bool = True) -> tuple[ModelFacts, int | None]:
+    """What it tells, and the rows of the table of token embeddings if those are known. Is its `tokenizer` used?"""
+    _check_folder(folder)
+    if is_adapter(folder):
+        return _look_at_adapter(folder, tokenizer)
     config: dict[str, Any] = {}
     architecture = ""
-    if (folder / "adapter_config.json").exists():
-        return _look_at_base(folder)
     if (folder / "config.json").exists():
         config = read_object(folder / "config.json")
         architecture = check_architecture(config, folder)
     elif not any(folder.glob("*.gguf")):
         raise InputError(f"{folder}: no config.json inside", "is this a Hugging Face model folder?")
+    read_object(folder / "generation_config.json")
     weights = read_weights(find_weights(folder))
     if weights.gguf is not None:
         config = weights.gguf.config()
         architecture = check_architecture(config, folder)
     rows = _embedding_rows(weights.tensors, config, folder)
-    if weights.gguf is not None and not has_tokenizer(folder):
+    check_sizes(weights, config, folder)
+    if tokenizer and weights.gguf is not None and not has_tokenizer(folder):
         check_gguf_tokenizer(weights.gguf, weights.files[0], rows)
-    else:
+    elif tokenizer:
         check_tokenizer(folder, rows)
-    return ModelFacts(
+    facts = ModelFacts(
         architecture=architecture,
         num_parameters=weights.num_parameters,
         shape=ModelShape.from_config(config),
@@ -76,6 +83,21 @@ def _look_at(folder: Path) -> ModelFacts:
         model_type=config.get("model_type"),
         quantization=_quantization(config),
     )
+    return facts, rows
+
+
+def _check_folder(folder: Path) -> None:
+    """InputError or OSError unless `folder` can be listed and entered, and its links lead somewhere."""
+    if not folder.is_dir():
+        hint = "give a folder in Hugging Face format; compute nodes often have no internet, so download it first"
+        raise InputError(f"no such folder: {folder}", hint)
+    os.listdir(folder)
+    for name in READ:
+        try:
+            os.stat(folder / name)
+        except FileNotFoundError as error:
+            if (folder / name).is_symlink():
+                raise unreadable(folder / name, error) from None
 
 
 def _quantization(config: Mapping[str, Any]) -> str | None:
@@ -83,27 +105,27 @@ def _quantization(config: Mapping[str, Any]) -> str | None:
     return str(stated.get("quant_method", "unknown")) if isinstance(stated, dict) else None
 
 
-def _look_at_base(folder: Path) -> ModelFacts:
-    """Of an adapter: what its base model tells."""
-    settings = folder / "adapter_config.json"
-    base = read_object(settings, "adapter").get("base_model_name_or_path")
-    if not isinstance(base, str) or not Path(base).is_dir():
-        hint = f"set base_model_name_or_path in {settings} to the folder of the base model"
-        raise InputError(f"{folder}: the base model of this adapter is not there: no such folder: {base}", hint)
-    weights = folder / "adapter_model.safetensors"
-    if not weights.is_file():
-        raise InputError(f"{folder}: no weights inside: {weights.name} is missing", AGAIN)
-    read_safetensors(weights)
-    return _look_at(Path(base))
+def _look_at_adapter(folder: Path, tokenizer: bool) -> tuple[ModelFacts, int | None]:
+    """What its base model tells; the tokenizer is its own."""
+    base = base_of(folder)
+    facts, rows = _look_at(Path(base), tokenizer=False)
+    check_adapter(folder)
+    if tokenizer and not has_tokenizer(folder):
+        hint = f"copy the tokenizer's files from {base}, or whatever tokenizer it was trained with"
+        raise InputError(f"{folder}: no tokenizer inside, beside the adapter", hint)
+    if tokenizer:
+        check_tokenizer(folder, rows)
+    return facts, rows
 
 
 def _embedding_rows(tensors: Mapping[str, Tensor], config: Mapping[str, Any], folder: Path) -> int | None:
     """Rows of the table of token embeddings. InputError if config.json tells another number."""
-    found = [tensor.shape[0] for name, tensor in tensors.items() if name.endswith(EMBEDDINGS) and tensor.shape]
+    name = embedding(tensors)
+    found = tensors[name].shape[0] if name else None
     stated = config.get("vocab_size")
     if not isinstance(stated, int):
-        return found[0] if found else None
-    if found and found[0] != stated:
-        message = f"{folder}: the embedding has {found[0]:,} rows, config.json says {stated:,} (vocab_size)"
-        raise InputError(message, "config and weights are of different models or versions: download both again")
+        return found
+    if found is not None and found != stated:
+        message = f"{folder}: the embedding has {found:,} rows, config.json says {stated:,} (vocab_size)"
+        raise InputError(message, OTHERS)
     return stated

@@ -48,7 +48,6 @@ class Gguf(NamedTuple):
     """The header of a file."""
 
     fields: Mapping[str, Any]
-    """Of an array only its length."""
     tensors: dict[str, Tensor]
     """By llama.cpp's names; shapes in torch's order."""
 
@@ -134,9 +133,5 @@ class _Cursor:
             return self.take(NUMBERS[kind])[0]
         kind, length = self.take("IQ")
         if kind == STRING:
-            for _ in range(length):
-                (size,) = struct.unpack_from("<Q", self.memory, self.position)
-                self.position += 8 + size
-        else:
-            self.position += length * struct.calcsize(f"<{NUMBERS[kind]}")
-        return length
+            return [self.string() for _ in range(length)]
+        return self.take(f"{length}{NUMBERS[kind]}")

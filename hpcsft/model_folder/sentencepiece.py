@@ -1,61 +1,123 @@
-"""A tokenizer.model of sentencepiece: how many pieces, and is there one that ends a text.
+"""A tokenizer.model of sentencepiece: its pieces, and how texts are cut into them.
 
-The file is a protobuf message, of which a few fields are read here by hand (sentencepiece_model.proto).
+The file is a protobuf message, of which a few fields are read here by hand, so that a login node can do it, too.
+Numbers of fields and what holds where one is missing: sentencepiece's source, sentencepiece_model.proto.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import struct
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from hpcsft.errors import InputError
-from hpcsft.model_folder.reading import not_whole
+from hpcsft.model_folder.reading import POINTER, not_whole
 
-PIECE, TRAINER = 1, 2
-"""Fields of the model."""
-TEXT, KIND = 1, 3
+NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)
+"""Types of pieces, numbered as in the file and in GGUF files."""
+
+UNIGRAM, BPE = 1, 2
+"""Kinds of models, numbered as in the file."""
+
+PIECE, TRAINER, NORMALIZER = 1, 2, 3
+"""Fields of the file."""
+TEXT, SCORE, TYPE = 1, 2, 3
 """Fields of a piece."""
-CONTROL = 3
-"""The kind of a piece that no text is cut into."""
+KIND, SUFFIX, BOS, EOS = 3, 24, 46, 47
+"""Fields of the trainer's settings."""
+CHARSMAP, PREFIX, EXTRA, ESCAPE = 2, 3, 4, 5
+"""Fields of the normalizer's settings."""
+
 FIXED = {1: 8, 5: 4}
-"""Bytes of numbers, by the kind of a field."""
-EOS_PIECE = 47
-"""Field of the trainer's settings."""
+"""Bytes of numbers, by the wire type of a field."""
+FLOAT = struct.Struct("<f")
+INSTEAD = "a file in another format (tiktoken) needs a tokenizer.json beside it"
 
 
-class SentencePiece(NamedTuple):
-    """What the file tells."""
+class Piece(NamedTuple):
+    """An entry of the vocabulary; its id is its place."""
 
-    texts: dict[str, int]
-    """Of the pieces, with their ids."""
-    has_eos: bool
+    text: str
+    score: float
+    type: int
 
 
-def read_sentencepiece(file: Path) -> SentencePiece:
-    """InputError if the file is of another kind or not whole."""
+@dataclass(frozen=True)
+class SentencePieceModel:
+    """A vocabulary and how texts are cut into it."""
+
+    pieces: Sequence[Piece]
+    bos: str | None = None
+    eos: str | None = None
+    kind: int = BPE
+    add_dummy_prefix: bool = True
+    """Put a space before a text."""
+    remove_extra_whitespaces: bool = False
+    """Take spaces away at both ends of a text, and all but one of several within."""
+    charsmap: bytes = b""
+    """sentencepiece's compiled rules for characters, empty for none."""
+
+    def of_type(self, kind: int) -> list[str]:
+        """The pieces of one type."""
+        return [piece.text for piece in self.pieces if piece.type == kind]
+
+    @property
+    def unk(self) -> str | None:
+        """The piece for what no other can write."""
+        return next(iter(self.of_type(UNKNOWN)), None)
+
+    @property
+    def texts(self) -> dict[str, int]:
+        """Of the pieces, with their ids."""
+        return {piece.text: number for number, piece in enumerate(self.pieces)}
+
+
+def read_sentencepiece(file: Path) -> SentencePieceModel:
+    """InputError if the file is of another kind, is not whole, or wants what `models.sentencepiece_file` lacks."""
     try:
         data = file.read_bytes()
-        if data[:1] != b"\x0a" and data[:7] != b"version":  # the first is a piece, the second a pointer of git-lfs
-            hint = "a file in another format (tiktoken) needs a tokenizer.json beside it"
-            raise InputError(f"{file}: no sentencepiece model", hint)
-        texts: dict[str, int] = {}
-        control: set[str] = set()
-        eos = b"</s>"
+        if not data.startswith((b"\x0a", POINTER)):  # the first is a piece
+            raise InputError(f"{file}: no sentencepiece model", INSTEAD)
+        pieces: list[Piece] = []
+        trained: dict[int, Any] = {}
+        rules: dict[int, Any] = {}
         for field, value in _fields(data):
             if field == PIECE:
-                piece = dict(_fields(value))
-                text = piece[TEXT].decode("utf-8")
-                texts[text] = len(texts)
-                if piece.get(KIND) == CONTROL:
-                    control.add(text)
-            elif field == TRAINER:
-                eos = dict(_fields(value)).get(EOS_PIECE, eos)
-        if not texts:
-            raise ValueError("no pieces")
-        return SentencePiece(texts, eos.decode("utf-8") in control)
-    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+                pieces.append(_piece(dict(_fields(value))))
+            elif field in (TRAINER, NORMALIZER):
+                (trained if field == TRAINER else rules).update(_fields(value))
+        _check_kind(file, trained, rules)
+        control = {piece.text for piece in pieces if piece.type == CONTROL}
+        named = [trained.get(field, usual).decode("utf-8") for field, usual in ((BOS, b"<s>"), (EOS, b"</s>"))]
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, struct.error):
         raise not_whole(file, "sentencepiece") from None
+    return SentencePieceModel(
+        pieces,
+        *(text if text in control else None for text in named),
+        kind=trained.get(KIND, UNIGRAM),
+        add_dummy_prefix=bool(rules.get(PREFIX, True)),
+        remove_extra_whitespaces=bool(rules.get(EXTRA, True)),
+        charsmap=rules.get(CHARSMAP, b""),
+    )
+
+
+def _check_kind(file: Path, trained: Mapping[int, Any], rules: Mapping[int, Any]) -> None:
+    wrong = None
+    if trained.get(KIND, UNIGRAM) not in (BPE, UNIGRAM):
+        wrong = "its pieces are whole words or characters"
+    elif trained.get(SUFFIX):
+        wrong = "it puts spaces after words"
+    elif not rules.get(ESCAPE, True):
+        wrong = "its pieces hold real spaces"
+    if wrong:
+        raise InputError(f"{file}: {wrong}, which is not supported", "put a tokenizer.json beside it")
+
+
+def _piece(field: dict[int, Any]) -> Piece:
+    (score,) = FLOAT.unpack(field[SCORE]) if SCORE in field else (0.0,)
+    return Piece(field[TEXT].decode("utf-8"), score, field.get(TYPE, NORMAL))
 
 
 def _fields(data: bytes) -> Iterator[tuple[int, Any]]:

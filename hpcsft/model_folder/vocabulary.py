@@ -6,6 +6,7 @@ By the rules of hpcsft.models.tokenizer, as far as they need no tokenizer class.
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from hpcsft.model_folder.sentencepiece import read_sentencepiece
 WHOLE = ("tokenizer.json", "tokenizer.model")
 """Tokenizers that need no class which knows more about them."""
 FILES = (*WHOLE, "vocab.json")
+SETTINGS = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
 PLAIN_CLASSES = ("PreTrainedTokenizerFast", "TokenizersBackend")
 """They know no eos but the one that they are told."""
 USUAL_EOS = {"</s>", "<|endoftext|>", "<eos>"}
@@ -30,7 +32,7 @@ NAME_ONE = 'name one in tokenizer_config.json, as in "eos_token": "</s>"'
 
 def has_tokenizer(folder: Path) -> bool:
     """Is there one in a file of its own?"""
-    return any((folder / name).exists() for name in FILES)
+    return any(os.path.exists(folder / name) for name in FILES)
 
 
 def check_tokenizer(folder: Path, rows: int | None) -> None:
@@ -48,10 +50,10 @@ def check_tokenizer(folder: Path, rows: int | None) -> None:
 
 def has_chat_template(folder: Path) -> bool:
     """Has the tokenizer in `folder` a chat template, wherever it is kept? False, too, where that cannot be read."""
-    if any((folder / name).exists() for name in ("chat_template.jinja", "chat_template.json")):
+    if os.path.exists(folder / "chat_template.jinja"):
         return True
     with contextlib.suppress(InputError):
-        if _object(folder, "tokenizer_config.json").get("chat_template"):
+        if any(_object(folder, name).get("chat_template") for name in ("tokenizer_config.json", "chat_template.json")):
             return True
         if not has_tokenizer(folder):
             return any("tokenizer.chat_template" in read_gguf(file).fields for file in folder.glob("*.gguf"))
@@ -60,10 +62,10 @@ def has_chat_template(folder: Path) -> bool:
 
 def check_gguf_tokenizer(gguf: Gguf, file: Path, rows: int | None) -> None:
     """The same for the tokenizer in a GGUF file."""
-    count = gguf.fields.get("tokenizer.ggml.tokens")
-    if not isinstance(count, int):
+    tokens = gguf.fields.get("tokenizer.ggml.tokens")
+    if not isinstance(tokens, list):
         raise InputError(f"{file}: no tokenizer inside, nor beside it", "put the model's tokenizer.json beside it")
-    _check_size(file, count, rows)
+    _check_size(file, len(tokens), rows)
     if gguf.fields.get("tokenizer.ggml.eos_token_id") is None:
         raise _no_eos(file)
 
@@ -85,7 +87,7 @@ def _check_eos(folder: Path, settings: Mapping[str, Any], tokens: Mapping[str, i
 def _others_name_eos(folder: Path, settings: Mapping[str, Any], tokens: Mapping[str, int]) -> bool:
     """Is there a tokenizer.model that does, or a class that may take one of the tokens for it?"""
     if (folder / "tokenizer.model").exists():
-        return read_sentencepiece(folder / "tokenizer.model").has_eos
+        return read_sentencepiece(folder / "tokenizer.model").eos is not None
     return settings.get("tokenizer_class") not in PLAIN_CLASSES and bool(USUAL_EOS & tokens.keys())
 
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from hpcsft.errors import InputError
 from hpcsft.model_folder.gguf import Gguf, read_gguf
-from hpcsft.model_folder.reading import AGAIN, Tensor, read_object
+from hpcsft.model_folder.reading import AGAIN, Tensor, is_named, read_object
 from hpcsft.model_folder.safetensors_header import read_safetensors
 from hpcsft.model_folder.torch_file import read_torch
 
@@ -36,6 +36,8 @@ OTHER_LAYOUTS = {
 }
 """Weights that nothing here reads: what they are, and what can be done."""
 PART = re.compile(r"-\d+-of-\d+\.gguf$")
+LEFT_OVER = re.compile(r"(rotary_emb\.inv_freq|(attn|attention)\.(bias|masked_bias)|position_ids|rope_freqs\.weight)$")
+"""Names of tables that old versions of transformers saved with the weights, and that are computed now."""
 
 
 class Weights(NamedTuple):
@@ -48,8 +50,8 @@ class Weights(NamedTuple):
 
     @property
     def num_parameters(self) -> int:
-        """Elements of all tensors; what shares its memory counts once, tables of rotary positions not at all."""
-        tensors = [tensor for name, tensor in self.tensors.items() if not name.endswith("rotary_emb.inv_freq")]
+        """Elements of all tensors; what shares its memory counts once, LEFT_OVER not at all."""
+        tensors = [tensor for name, tensor in self.tensors.items() if not LEFT_OVER.search(name)]
         return sum({tensor.place: math.prod(tensor.shape) for tensor in tensors}.values())
 
 
@@ -71,7 +73,7 @@ def find_weights(folder: Path) -> Path:
     """The file of weights in `folder`, or the index of several; InputError if there is nothing that can be read."""
     for name in WHOLE:
         for file in (folder / name, folder / f"{name}.index.json"):
-            if file.is_file():
+            if is_named(file):
                 return file
     gguf = sorted(folder.glob("*.gguf"))
     if len(gguf) == 1 and not PART.search(gguf[0].name):
@@ -109,7 +111,7 @@ def _read_indexed(index: Path) -> Weights:
     if not isinstance(places, dict) or not places or not all(isinstance(name, str) for name in places.values()):
         raise InputError(f"{index}: no index of weights: a weight_map of names and files is expected", AGAIN)
     names = sorted(set(places.values()))
-    if missing := [name for name in names if not (index.parent / name).is_file()]:
+    if missing := [name for name in names if not is_named(index.parent / name)]:
         raise InputError(f"{index.parent}: {_some('file', missing)} of weights missing", "download what is missing")
     tensors: dict[str, Tensor] = {}
     for name in names:

@@ -1,4 +1,4 @@
-"""The tokenizer in a GGUF file, as the model's own tokenizer.json has it; needs the package gguf.
+"""The tokenizer in a GGUF file, as the model's own tokenizer.json has it.
 
 Keys: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md. The file tells how a text is cut into words
 only by a name, `tokenizer.ggml.pre`. A name that is not known here is refused: another way would give other tokens,
@@ -14,15 +14,9 @@ from typing import Any
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 
 from hpcsft.errors import InputError
-from hpcsft.models.sentencepiece_file import (
-    CONTROL,
-    NORMAL,
-    UNKNOWN,
-    USER_DEFINED,
-    Piece,
-    SentencePieceModel,
-    build,
-)
+from hpcsft.model_folder.gguf import read_gguf
+from hpcsft.model_folder.sentencepiece import CONTROL, NORMAL, USER_DEFINED, Piece, SentencePieceModel
+from hpcsft.models.sentencepiece_file import build
 from hpcsft.models.tokenizer_settings import TokenizerSettings, special_tokens
 
 CONTRACTIONS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)"
@@ -60,20 +54,15 @@ def read_gguf_tokenizer(file: Path, settings: TokenizerSettings) -> tuple[Tokeni
 
 def _fields(file: Path) -> dict[str, Any]:
     """What the file says about the tokenizer, without the keys' `tokenizer.ggml.`; and `architecture`."""
-    from gguf import GGUFReader
-
-    wanted = ("tokenizer.ggml.", "tokenizer.", "general.architecture")
-    fields = {name: field for name, field in GGUFReader(file).fields.items() if name.startswith(wanted)}
-    return {name.rpartition(".")[2]: field.contents() for name, field in fields.items()}
+    wanted = ("tokenizer.", "general.architecture")
+    fields = read_gguf(file).fields
+    return {name.rpartition(".")[2]: value for name, value in fields.items() if name.startswith(wanted)}
 
 
 def _pieces(field: Mapping[str, Any]) -> SentencePieceModel:
     pieces = [Piece(*entry) for entry in zip(field["tokens"], field["scores"], field["token_type"], strict=True)]
     return SentencePieceModel(
         pieces,
-        bos=None,
-        eos=None,
-        unk=next((piece.text for piece in pieces if piece.type == UNKNOWN), None),
         add_dummy_prefix=bool(field.get("add_space_prefix", True)),
         remove_extra_whitespaces=bool(field.get("remove_extra_whitespaces", False)),
         charsmap=bytes(field.get("precompiled_charsmap", ())),

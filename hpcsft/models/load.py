@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import pickle
 from collections.abc import Iterator
 from typing import Any
@@ -113,16 +114,19 @@ def _look_at(path: str, training: bool) -> tuple[dict[str, Any], PreTrainedConfi
         raise InputError(f"{path}: the model does not load: {first_line(error)}") from None
     if training and getattr(config, "quantization_config", None) and not gguf:
         raise InputError(f"{path}: quantized weights cannot be trained", "take the model as it was before that")
+    if gguf:
+        options["config"] = config  # to parse the file once more takes seconds
     return options, config
 
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the tables that transformers logs: what matters of them `check_loaded` says in a line."""
+    """Without tables and progress bars of transformers: what matters of them `check_loaded` says in a line."""
     verbosity = get_verbosity()
     set_verbosity_error()
     try:
-        yield
+        with contextlib.redirect_stderr(io.StringIO()):
+            yield
     finally:
         set_verbosity(verbosity)
 

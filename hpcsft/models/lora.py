@@ -9,7 +9,6 @@ NAME.base_layer, NAME.lora_A.default and NAME.lora_B.default.
 from __future__ import annotations
 
 import copy
-import json
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -22,15 +21,14 @@ from transformers import PreTrainedModel
 
 from hpcsft.errors import InputError
 from hpcsft.lora import check_targets
+from hpcsft.model_folder.adapter import PLAIN_ONLY, PREFIX, WEIGHTS, base_of, check_adapter
+from hpcsft.model_folder.adapter import is_adapter as is_adapter
 from hpcsft.spec.model import LoraSpec
 
 if TYPE_CHECKING:
     from peft.tuners.lora import LoraLayer
 
 ADAPTER = "default"
-CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
-PREFIX = "base_model.model."
-"""What peft puts before the names of a model's weights."""
 
 
 def add_adapters(model: PreTrainedModel, lora: LoraSpec, seed: int = 0) -> None:
@@ -95,27 +93,19 @@ def write_adapter(model: PreTrainedModel, state: dict[str, torch.Tensor], folder
     save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
 
 
-def is_adapter(path: str) -> bool:
-    """Does the folder `path` hold an adapter rather than a model?"""
-    return os.path.isfile(os.path.join(path, CONFIG))
-
-
 def load_adapter(path: str, load_base: Callable[[str], PreTrainedModel]) -> PreTrainedModel:
     """The base model of the adapter in the folder `path`, as `load_base` loads it, with the adapter merged into it.
 
     A plain model, as `merged_state` would have it exported. InputError if the adapter is damaged, does not fit, or is
     of a kind that does more than add scaling * B A to weights.
     """
-    try:
-        from peft import LoraConfig, PeftConfig, inject_adapter_in_model
-    except ImportError:
-        raise InputError(f"{path}: an adapter, and peft is not installed", 'pip install "hpcsft[lora]"') from None
+    check_adapter(path)
+    from peft import LoraConfig, inject_adapter_in_model
+
     base = base_of(path)
     model = load_base(base)
     try:
-        config = PeftConfig.from_pretrained(path)
-        if not isinstance(config, LoraConfig):
-            raise ValueError(f"its kind is {config.peft_type}")
+        config = LoraConfig.from_pretrained(path)
         config.inference_mode = False  # peft would warn
         with torch.random.fork_rng(devices=[]):  # what is drawn here is overwritten
             inject_adapter_in_model(config, model, ADAPTER)
@@ -123,21 +113,8 @@ def load_adapter(path: str, load_base: Callable[[str], PreTrainedModel]) -> PreT
         _fill(model, load_file(os.path.join(path, WEIGHTS)))
         _merge(model)
     except (OSError, ValueError, TypeError, KeyError, RuntimeError, SafetensorError) as error:
-        hint = "LoRA without further options is supported; peft's merge_and_unload makes a model of any other adapter"
-        raise InputError(f"{path}: the adapter cannot be merged into {base}: {error}", hint) from None
+        raise InputError(f"{path}: the adapter cannot be merged into {base}: {error}", PLAIN_ONLY) from None
     return model
-
-
-def base_of(path: str) -> str:
-    """The folder of the base model of the adapter in the folder `path`. InputError if there is none."""
-    try:
-        base = json.loads(Path(path, CONFIG).read_text(encoding="utf-8"))["base_model_name_or_path"]
-    except (OSError, ValueError, LookupError, TypeError) as error:
-        raise InputError(f"{path}/{CONFIG}: cannot be read: {error}") from None
-    if not isinstance(base, str) or not os.path.isdir(base):
-        hint = f"set base_model_name_or_path in {path}/{CONFIG} to the folder of the base model"
-        raise InputError(f"{path}: its base model is not there: no such folder: {base}", hint)
-    return base
 
 
 def _check_kind(model: PreTrainedModel) -> None:

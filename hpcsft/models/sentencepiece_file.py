@@ -11,91 +11,23 @@ tokenizer the one with the shorter left half; runs of one character come out ali
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import NamedTuple
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 
-from hpcsft.errors import InputError
+from hpcsft.model_folder.sentencepiece import (
+    BPE,
+    BYTE,
+    CONTROL,
+    NORMAL,
+    UNKNOWN,
+    UNUSED,
+    USER_DEFINED,
+    Piece,
+    SentencePieceModel,
+)
 
 SPACE = "▁"
 """How a space is written in pieces."""
-
-NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)
-"""Types of pieces, numbered as in sentencepiece's file and in GGUF's."""
-
-UNIGRAM, BPE = 1, 2
-"""Kinds of models, numbered as in sentencepiece's file."""
-
-
-class Piece(NamedTuple):
-    """An entry of the vocabulary; its id is its place."""
-
-    text: str
-    score: float
-    type: int
-
-
-@dataclass(frozen=True)
-class SentencePieceModel:
-    """A vocabulary and how texts are cut into it."""
-
-    pieces: Sequence[Piece]
-    bos: str | None
-    eos: str | None
-    unk: str | None
-    kind: int = BPE
-    add_dummy_prefix: bool = True
-    """Put a space before a text."""
-    remove_extra_whitespaces: bool = False
-    """Take spaces away at both ends of a text, and all but one of several within."""
-    charsmap: bytes = b""
-    """sentencepiece's compiled rules for characters, empty for none."""
-
-    def of_type(self, kind: int) -> list[str]:
-        """The pieces of one type."""
-        return [piece.text for piece in self.pieces if piece.type == kind]
-
-
-def read_model(path: Path) -> SentencePieceModel:
-    """The model in a sentencepiece file; needs protobuf. InputError if it is none, or wants what is not done here."""
-    from google.protobuf.message import DecodeError
-    from transformers.convert_slow_tokenizer import import_protobuf  # picks the schema for the protobuf installed
-
-    proto = import_protobuf().ModelProto()
-    content = path.read_bytes()
-    try:
-        proto.ParseFromString(content)
-    except DecodeError:
-        proto.Clear()
-    if not proto.pieces:
-        hint = "a file in another format (tiktoken) needs a tokenizer.json beside it"
-        if content.startswith(b"version https://git-lfs"):
-            hint = "it only points at the file: git lfs pull"
-        raise InputError(f"{path}: no sentencepiece model", hint)
-    trained, rules = proto.trainer_spec, proto.normalizer_spec
-    wrong = None
-    if trained.model_type not in (BPE, UNIGRAM):
-        wrong = "its pieces are whole words or characters"
-    elif trained.treat_whitespace_as_suffix:
-        wrong = "it puts spaces after words"
-    elif not rules.escape_whitespaces:
-        wrong = "its pieces hold real spaces"
-    if wrong:
-        raise InputError(f"{path}: {wrong}, which is not supported", "put a tokenizer.json beside it")
-    pieces = [Piece(piece.piece, piece.score, piece.type) for piece in proto.pieces]
-    types = {piece.text: piece.type for piece in pieces}
-    named = {"bos": trained.bos_piece, "eos": trained.eos_piece}
-    return SentencePieceModel(
-        pieces,
-        **{name: text if types.get(text) == CONTROL else None for name, text in named.items()},
-        unk=next((piece.text for piece in pieces if piece.type == UNKNOWN), None),
-        kind=trained.model_type,
-        add_dummy_prefix=rules.add_dummy_prefix,
-        remove_extra_whitespaces=rules.remove_extra_whitespaces,
-        charsmap=rules.precompiled_charsmap,
-    )
 
 
 def build(model: SentencePieceModel, special: Sequence[AddedToken] = (), begin_anew: bool = False) -> Tokenizer:
@@ -143,11 +75,8 @@ def merges_of(pieces: Sequence[Piece]) -> list[tuple[str, str]]:
 
 
 def _bpe(model: SentencePieceModel) -> models.BPE:
-    vocabulary = {piece.text: number for number, piece in enumerate(model.pieces)}
-    byte_fallback = BYTE in {piece.type for piece in model.pieces}
-    return models.BPE(
-        vocabulary, merges_of(model.pieces), unk_token=model.unk, fuse_unk=True, byte_fallback=byte_fallback
-    )
+    merges, byte_fallback = merges_of(model.pieces), bool(model.of_type(BYTE))
+    return models.BPE(model.texts, merges, unk_token=model.unk, fuse_unk=True, byte_fallback=byte_fallback)
 
 
 def _unigram(model: SentencePieceModel) -> models.Unigram:
@@ -158,7 +87,7 @@ def _unigram(model: SentencePieceModel) -> models.Unigram:
         for piece in model.pieces
     ]
     unknown = next((number for number, piece in enumerate(model.pieces) if piece.type == UNKNOWN), None)
-    return models.Unigram(vocabulary, unknown, BYTE in {piece.type for piece in model.pieces})
+    return models.Unigram(vocabulary, unknown, bool(model.of_type(BYTE)))
 
 
 def _space_at_the_start() -> pre_tokenizers.PreTokenizer:

@@ -15,7 +15,8 @@ from typing import Any
 from tokenizers import AddedToken, Tokenizer
 
 from hpcsft.errors import InputError
-from hpcsft.models.sentencepiece_file import SentencePieceModel, build, read_model
+from hpcsft.model_folder.sentencepiece import SentencePieceModel, read_sentencepiece
+from hpcsft.models.sentencepiece_file import build
 from hpcsft.models.tokenizer_settings import NEEDED, TokenizerSettings, read_settings, special_tokens, wrap
 
 
@@ -66,12 +67,13 @@ def _load(folder: Path, settings: TokenizerSettings) -> Any:
     if (folder / "tokenizer.json").exists():
         backend = Tokenizer.from_file(str(folder / "tokenizer.json"))
         if "eos_token" not in settings.named:
-            _name(settings, *(_of_pieces(read_model(pieces)) if pieces.exists() else _of_class(folder, backend)))
+            texts = _of_pieces(read_sentencepiece(pieces)) if pieces.exists() else _of_class(folder, backend)
+            _name(settings, *texts)
         return wrap(backend, settings, folder)
     if pieces.exists():
-        model = read_model(pieces)
+        model = read_sentencepiece(pieces)
         _name(settings, *_of_pieces(model))
-        special = special_tokens(settings, {piece.text for piece in model.pieces})
+        special = special_tokens(settings, model.texts)
         # `legacy` is what transformers called it when it did as sentencepiece does; settings that are older do not tell
         backend = build(model, special, begin_anew=settings.values.get("legacy") is not False)
         return wrap(backend, settings, folder, add_bos=True)

@@ -126,10 +126,11 @@ def _choice(backend: Tokenizer) -> str:
 
 
 def _chat_template(folder: Path, value: Any) -> str | dict[str, str] | None:
-    """Its own file wins, as for transformers."""
+    """Its own file wins, as for transformers; chat_template.json, which some folders have instead, comes last."""
     file = folder / "chat_template.jinja"
     if file.exists():
         return file.read_text(encoding="utf-8")
+    value = value or _object(folder / "chat_template.json").get("chat_template")
     if isinstance(value, list):
         return {entry["name"]: entry["template"] for entry in value}
     return value

@@ -23,7 +23,8 @@ class LoraSpec(Section):
 
     target_modules: Literal["all-linear"] | Annotated[list[Name], Field(min_length=1)] = "all-linear"
     """Linear layers that get an adapter, such as ["q_proj", "v_proj"]; all-linear takes every one but the output
-    layer."""
+    layer. The experts of a mixture (Mixtral, Qwen3-MoE) are no linear layers but one parameter for all of them: there
+    all-linear adapts attention alone."""
 
     export: Literal["merged", "adapter"] = "merged"
     """What an epoch's export holds: the whole model with the adapters merged into it, or the adapters alone, as peft

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from hpcsft.model_folder.architecture import causal_language_models
+from hpcsft.model_folder.architecture import _listed, causal_language_models
 from hpcsft.model_folder.check import check_model
 from tests.model_folder.made import LLAMA, refused, write
 
@@ -15,9 +15,9 @@ from tests.model_folder.made import LLAMA, refused, write
 @pytest.fixture
 def fresh():
     """The list of models is read anew, before and after."""
-    causal_language_models.cache_clear()
+    _listed.cache_clear()
     yield
-    causal_language_models.cache_clear()
+    _listed.cache_clear()
 
 
 @pytest.mark.parametrize(
@@ -28,12 +28,26 @@ def fresh():
         ("mistral", "MistralModel"),
         ("llava", "LlavaForConditionalGeneration"),
         ("vit", "ViTForImageClassification"),
+        ("gemma3", "Gemma3ForConditionalGeneration"),
     ],
 )
 def test_a_model_that_is_no_causal_language_model(model_type, name, model):
     write(model, "config.json", {"model_type": model_type, "architectures": [name]})
     hint = refused(model, f"{name} is not (a causal language model|among the causal language models)")
     assert "LlamaForCausalLM" in hint
+
+
+def test_a_class_that_is_not_named_is_that_of_the_type(model):
+    write(model, "config.json", {"model_type": "gemma3"})
+    refused(model, "Gemma3ForConditionalGeneration is not a causal language model")
+
+
+@pytest.mark.parametrize("config", [{}, {"architectures": ["BertLMHeadModel"]}])
+def test_an_encoder_sees_what_it_is_to_write(config, model):
+    write(model, "config.json", {"model_type": "bert", **config})
+    assert "is_decoder" in refused(model, r"(bert|BertLMHeadModel) is an encoder, whose tokens see those that follow")
+    write(model, "config.json", {"model_type": "bert", **config, "is_decoder": True})
+    check_model(str(model), "model.path")
 
 
 def test_an_encoder_with_a_decoder(model):
@@ -69,7 +83,7 @@ def test_baichuan_is_known_although_its_folder_brings_code(model):
     assert "7B" in refused(model, "Baichuan 13B is not supported")
 
 
-@pytest.mark.parametrize("name", ["GPT2LMHeadModel", "Gemma3ForConditionalGeneration", "Qwen3ForCausalLM"])
+@pytest.mark.parametrize("name", ["GPT2LMHeadModel", "Qwen3ForCausalLM"])
 def test_causal_language_models_of_any_name(name, model):
     model_type = name.partition("LM")[0].partition("For")[0].lower()
     write(model, "config.json", {"model_type": model_type, "architectures": [name]})

@@ -8,10 +8,8 @@ import shutil
 import pytest
 import sentencepiece
 
-from hpcsft.errors import InputError
 from hpcsft.model_folder.check import check_model
-from hpcsft.model_folder.sentencepiece import read_sentencepiece
-from tests.model_folder.made import TOKENIZER, message_piece, refused, safetensors, write
+from tests.model_folder.made import TOKENIZER, refused, safetensors, write
 
 NO_EOS = "the tokenizer has no eos token, which ends an answer"
 
@@ -155,44 +153,11 @@ def test_a_sentencepiece_model_without_eos(model, rows):
     check_model(str(model), "model.path")
 
 
-@pytest.mark.parametrize(
-    "options",
-    [{}, {"eos_piece": "<end>"}, {"eos_id": -1}, {"eos_id": -1, "user_defined_symbols": ["</s>"]}],
-)
-def test_pieces_are_those_that_sentencepiece_finds(options, tmp_path):
-    content = trained(**options)
-    (tmp_path / "tokenizer.model").write_bytes(content)
-    found = read_sentencepiece(tmp_path / "tokenizer.model")
-    right = sentencepiece.SentencePieceProcessor(model_proto=content)
-    assert found.texts == {right.id_to_piece(number): number for number in range(right.vocab_size())}
-    assert found.has_eos == (right.eos_id() >= 0)
-
-
 def test_a_tokenizer_model_of_another_kind(model):
     (model / "tokenizer.model").write_bytes(b"IQ== 0\nIg== 1\n")  # tiktoken's
     check_model(str(model), "model.path")
     (model / "tokenizer.json").unlink()
     assert "needs a tokenizer.json" in refused(model, r"tokenizer\.model: no sentencepiece model")
-
-
-@pytest.mark.parametrize(
-    "content",
-    [
-        b"version https://git-lfs.github.com/spec/v1\n",
-        message_piece(1, message_piece(1, b"a"))[:-1],
-        message_piece(1, b"\x0b"),
-        message_piece(1, message_piece(2, b"a")),
-        message_piece(1, message_piece(1, b"\xff")),
-        b"\x0a",
-        b"\x0a\xff",
-    ],
-    ids=["LFS pointer", "cut off", "odd field", "no text", "no UTF-8", "no length", "half a number"],
-)
-def test_a_sentencepiece_model_that_is_not_whole(content, tmp_path):
-    file = tmp_path / "tokenizer.model"
-    file.write_bytes(content)
-    with pytest.raises(InputError, match=r"tokenizer\.model: not a whole sentencepiece file"):
-        read_sentencepiece(file)
 
 
 @pytest.mark.parametrize("name", ["tokenizer.json", "tokenizer_config.json", "added_tokens.json"])

@@ -11,9 +11,20 @@ import torch
 from gguf import GGMLQuantizationType
 from safetensors.torch import load_file
 
-from hpcsft.quickstart.model import LLAMA_NAMES
-
 CONTROL, NORMAL = 3, 1
+LLAMA_NAMES = {  # llama.cpp's name of a weight -> the name in transformers' LlamaForCausalLM
+    "token_embd": "model.embed_tokens",
+    "output_norm": "model.norm",
+    "attn_norm": "input_layernorm",
+    "ffn_norm": "post_attention_layernorm",
+    "attn_q": "self_attn.q_proj",
+    "attn_k": "self_attn.k_proj",
+    "attn_v": "self_attn.v_proj",
+    "attn_output": "self_attn.o_proj",
+    "ffn_gate": "mlp.gate_proj",
+    "ffn_up": "mlp.up_proj",
+    "ffn_down": "mlp.down_proj",
+}
 
 
 def write_gguf(

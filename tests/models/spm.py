@@ -16,7 +16,8 @@ import yaml
 from sentencepiece import sentencepiece_model_pb2
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
-from hpcsft.models.sentencepiece_file import build, read_model
+from hpcsft.model_folder.sentencepiece import read_sentencepiece
+from hpcsft.models.sentencepiece_file import build
 
 Kind = Literal["llama", "baichuan", "unigram"]
 
@@ -186,7 +187,7 @@ LLAMA_3 = ("<|begin_of_text|>", "<|end_of_text|>", "<|start_header_id|>", "<|end
 def llama2(folder: Path) -> Path:
     """Llama-2-7b: the sentencepiece file and the tokenizer.json that was made of it."""
     huggyllama(folder, legacy=False, tokenizer_class="LlamaTokenizer")
-    backend = build(read_model(folder / "tokenizer.model"), begin_anew=True)
+    backend = build(read_sentencepiece(folder / "tokenizer.model"), begin_anew=True)
     backend.post_processor = processors.TemplateProcessing("<s> $A", special_tokens=[("<s>", 1)])
     backend.save(str(folder / "tokenizer.json"))
     return folder

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import (
     AutoModelForCausalLM,
+    GPT2Config,
     LlamaConfig,
     MistralConfig,
     PreTrainedConfig,
@@ -22,10 +24,12 @@ from transformers import (
 )
 
 from hpcsft.errors import InputError
+from hpcsft.model_folder.adapter import is_adapter
+from hpcsft.model_folder.check import check_model
 from hpcsft.models.baichuan.configuration import BaichuanConfig
 from hpcsft.models.heads import LossHead, install_loss_head
 from hpcsft.models.load import load_model
-from hpcsft.models.lora import add_adapters, is_adapter, load_adapter, merged_state, write_adapter
+from hpcsft.models.lora import add_adapters, load_adapter, merged_state, write_adapter
 from hpcsft.spec.model import LoraSpec
 
 TIMEOUT_S = 240
@@ -241,40 +245,47 @@ def refused(adapter: Path) -> InputError:
 
 def test_what_is_wrong_with_an_adapter_is_told(tmp_path: Path) -> None:
     _, adapter = written(CONFIGS["llama"], tmp_path)
-    weights, config = adapter / "adapter_model.safetensors", (adapter / "adapter_config.json").read_text()
+    weights = adapter / "adapter_model.safetensors"
     tensors = load_file(weights)
     name = "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight"
-    save_file({key: value for key, value in tensors.items() if key != name}, weights)
-    assert f"1 weights are missing or too many, the first: {name}" in refused(adapter).message
-    save_file({**tensors, name: torch.zeros(3, 3)}, weights)
-    assert f"{name} is [3, 3] instead of [4, 32]" in refused(adapter).message
-    weights.write_bytes(b"cut off")
-    assert "cannot be merged into" in refused(adapter).message
+    save_file({key: value for key, value in tensors.items() if "layers.0" in key}, weights)
+    assert "14 weights are missing or too many, the first: base_model.model.model.layers.1" in refused(adapter).message
+    change(adapter, r=3)
     save_file(tensors, weights)
-    other = {"peft_type": "IA3", "base_model_name_or_path": str(tmp_path / "base"), "target_modules": ["q_proj"]}
-    (adapter / "adapter_config.json").write_text(json.dumps(other))
-    assert "its kind is" in refused(adapter).message
-    (adapter / "adapter_config.json").write_text(config)
-    change(adapter, base_model_name_or_path="org/name")
-    assert "its base model is not there: no such folder: org/name" in refused(adapter).message
-    (adapter / "adapter_config.json").write_text("{")
-    assert "adapter_config.json: cannot be read" in refused(adapter).message
+    assert f"{name} is [4, 32] instead of [3, 32]" in refused(adapter).message
+    change(adapter, r=4, target_modules=["none"])
+    assert "the adapter cannot be merged into" in refused(adapter).message
 
 
-def test_an_adapter_that_does_more_is_refused(tmp_path: Path) -> None:
-    """DoRA scales W as well: merging it as if it did not would answer with other text."""
+def test_what_the_login_node_refuses_is_not_loaded(tmp_path: Path) -> None:
+    """By the same words; tests/model_folder/test_adapter.py has them all."""
+    _, adapter = written(CONFIGS["llama"], tmp_path)
+    shutil.copy(tmp_path / "base" / "config.json", adapter)
+    for values in ({"use_dora": True}, {"peft_type": "IA3"}, {"base_model_name_or_path": "org/name"}):
+        before = (adapter / "adapter_config.json").read_text()
+        change(adapter, **values)
+        with pytest.raises(InputError) as caught:
+            check_model(str(adapter), "model.path")
+        assert caught.value.message == f"model.path: {refused(adapter).message}"
+        (adapter / "adapter_config.json").write_text(before)
+    (adapter / "adapter_model.safetensors").write_bytes(b"cut off")
+    assert "not a whole safetensors file" in refused(adapter).message
+
+
+def test_an_adapter_to_a_layer_of_another_kind_is_refused(tmp_path: Path) -> None:
+    """GPT-2's weights are the other way around: merged as they stand they would be another model's."""
     import peft
 
-    base = build(CONFIGS["llama"])
+    base = build(GPT2Config(n_embd=32, n_layer=1, n_head=4, vocab_size=96))
     base.save_pretrained(tmp_path / "base")
-    config = peft.LoraConfig(target_modules=["q_proj"], use_dora=True)
+    config = peft.LoraConfig(target_modules=["attn.c_proj"], fan_in_fan_out=True)
     peft.get_peft_model(base, config).save_pretrained(tmp_path / "adapter")
     change(tmp_path / "adapter", base_model_name_or_path=str(tmp_path / "base"))
     error = refused(tmp_path / "adapter")
-    assert "q_proj has an adapter of another kind" in error.message and "merge_and_unload" in str(error.hint)
+    assert "c_proj has an adapter of another kind" in error.message and "merge_and_unload" in str(error.hint)
 
 
 def test_without_peft_an_adapter_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _, adapter = written(CONFIGS["llama"], tmp_path)
-    monkeypatch.setitem(sys.modules, "peft", None)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     assert "peft is not installed" in refused(adapter).message

@@ -11,13 +11,13 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from hpcsft.errors import StageError
 from hpcsft.models.load import load_model
 from hpcsft.records import read_jsonl
 from hpcsft.rundir import RunDir
-from hpcsft.train.base_model import PIECE_BYTES, fingerprint, frozen_names, load_learnt
+from hpcsft.train.base_model import FILE_PIECE_BYTES, fingerprint, frozen_names, load_learnt
 from hpcsft.train.checkpoints import Found, load_checkpoint
 from hpcsft.train.snapshot import SMALL_FILES_BYTES, SnapshotEngine, snapshot_bytes
 from tests import prepared
@@ -160,18 +160,44 @@ def test_a_fingerprint_is_of_the_content(tiny_model: Path, tmp_path: Path) -> No
     os.utime(base / "model.safetensors", (0, 0))
     (base / "tokenizer.json").unlink()
     assert fingerprint(str(base)) == fingerprint(str(tiny_model))
-    shard = base / "model-2.safetensors"
-    shard.write_bytes(bytes(3 * PIECE_BYTES) + b"\x01")
-    before = fingerprint(str(base))
-    shard.write_bytes(bytes(3 * PIECE_BYTES) + b"\x02")
-    found = fingerprint(str(base))
+    found = {fingerprint(str(base))}
     adapter = tmp_path / "adapter"
     adapter.mkdir()
-    (adapter / "adapter_config.json").write_text(f'{{"base_model_name_or_path": "{base}"}}')
-    by_adapter = fingerprint(str(adapter))
+    (adapter / "adapter_config.json").write_text(f'{{"base_model_name_or_path": "{base}", "lora_alpha": 8}}')
+    found.add(fingerprint(str(adapter)))
     config = (base / "config.json").read_text()
     (base / "config.json").write_text(config.replace('"rms_norm_eps": 1e-06', '"rms_norm_eps": 1e-05'))
-    assert len({before, found, by_adapter, fingerprint(str(base)), fingerprint(str(adapter))}) == 5
+    found |= {fingerprint(str(base)), fingerprint(str(adapter))}
+    (adapter / "adapter_config.json").write_text(f'{{"base_model_name_or_path": "{base}", "lora_alpha": 9}}')
+    found.add(fingerprint(str(adapter)))
+    assert len(found) == 5
+
+
+def test_a_fingerprint_sees_every_tensor(tiny_model: Path, tmp_path: Path) -> None:
+    """A merged adapter changes some matrices in the middle of a file, and neither its size nor its ends."""
+    base = shutil.copytree(tiny_model, tmp_path / "base")
+    weights = load_file(base / "model.safetensors")
+    large = {**weights, "a": torch.zeros(1 << 20), "z": torch.zeros(1 << 20)}
+    found = set()
+    for name in [None, *weights]:
+        changed = {**large, name: large[name] + 0.01} if name else large
+        save_file(changed, base / "model.safetensors", metadata={"format": "pt"})
+        found.add(fingerprint(str(base)))
+    assert len(found) == 1 + len(weights)
+
+
+@pytest.mark.parametrize("name", ["pytorch_model.bin", "model.gguf", "not-whole.safetensors"])
+def test_a_fingerprint_looks_all_over_a_file(name: str, tmp_path: Path) -> None:
+    """One whose tensors it does not know: any change that is longer than a gap between pieces is seen."""
+    size, file = 100 * FILE_PIECE_BYTES, tmp_path / name
+    found = set()
+    for start in (None, 0, size // 3, size // 2, size - FILE_PIECE_BYTES):
+        content = bytearray(size)
+        if start is not None:
+            content[start : start + FILE_PIECE_BYTES] = b"x" * FILE_PIECE_BYTES
+        file.write_bytes(content)
+        found.add(fingerprint(str(tmp_path)))
+    assert len(found) == 5
 
 
 @pytest.mark.parametrize("background", [True, False])
