@@ -54,7 +54,7 @@ def check_lora(spec: ExperimentSpec) -> None:
     if lora is None:
         return
     if importlib.util.find_spec("peft") is None:
-        raise InputError("model.lora: not installed: peft", 'pip install "hpcsft[lora]", or set model.lora to null')
+        raise InputError("model.lora: not installed: peft", "pip install peft, or set model.lora to null")
     try:
         config = json.loads((Path(spec.model.path) / "config.json").read_text(encoding="utf-8"))
         shape = ModelShape.from_config(config) if config["model_type"] in LIKE_LLAMA else None

@@ -118,7 +118,7 @@ RULES = {
     "hpcsft.data.readable": Rule("data.shards"),
     "hpcsft.data.preview_text": Rule("data.readable", "rich"),
     "hpcsft.models": Rule(f"{LOW} data.batches models", "safetensors torch transformers"),
-    "hpcsft.models.load": Rule(f"{LOW} models", "huggingface_hub safetensors torch transformers"),
+    "hpcsft.models.load": Rule(f"{LOW} model_folder models", "huggingface_hub safetensors torch transformers"),
     "hpcsft.models.baichuan": Rule("models.heads models.baichuan", "torch transformers"),
     "hpcsft.models.baichuan.configuration": Rule("model_shape", "transformers"),
     "hpcsft.models.export": Rule(f"{LOW} models", "accelerate torch transformers", later="deepspeed"),

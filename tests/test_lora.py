@@ -68,7 +68,7 @@ def test_what_training_would_not_find_is_told_at_submit(tmp_path: Path, monkeypa
     check_lora(spec_of())
     with pytest.raises(InputError, match=r"model\.lora: not installed: peft") as error:
         checked(tmp_path)
-    assert "hpcsft[lora]" in str(error.value.hint)
+    assert "pip install peft" in str(error.value.hint)
 
 
 @pytest.mark.parametrize(

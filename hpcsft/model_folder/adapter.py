@@ -65,7 +65,7 @@ def check_adapter(folder: str | Path) -> None:
     """InputError unless the adapter is whole and can be merged into its base model, which is whole."""
     folder = Path(folder)
     if importlib.util.find_spec("peft") is None:
-        raise InputError(f"{folder}: an adapter, and peft is not installed", 'pip install "hpcsft[lora]"')
+        raise InputError(f"{folder}: an adapter, and peft is not installed", "pip install peft")
     config = _config(folder)
     kind = config.get("peft_type")
     if kind != "LORA":

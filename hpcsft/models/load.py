@@ -16,6 +16,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 from transformers.utils.logging import disable_progress_bar, get_verbosity, set_verbosity, set_verbosity_error
 
 from hpcsft.errors import InputError
+from hpcsft.model_folder.adapter import base_of, is_adapter
 from hpcsft.models import baichuan, lora  # noqa: F401 (transformers knows Baichuan then)
 from hpcsft.models.attention import attend_by_row, choose_attention
 from hpcsft.models.heads import fold_norm, install_loss_head
@@ -69,7 +70,7 @@ def pick_device() -> torch.device:
 
 
 def _read(path: str, dtype: str, attention: str, training: bool) -> PreTrainedModel:
-    if lora.is_adapter(path):
+    if is_adapter(path):
         return lora.load_adapter(path, lambda base: _read(base, dtype, attention, training))
     options, config = _look_at(path, training)
     try:
@@ -92,8 +93,8 @@ def _read(path: str, dtype: str, attention: str, training: bool) -> PreTrainedMo
 
 def _unread(path: str, dtype: str, attention: str, training: bool) -> PreTrainedModel:
     """What `_read` returns, its parameters without values."""
-    if lora.is_adapter(path):
-        path = lora.base_of(path)
+    while is_adapter(path):
+        path = base_of(path)
     _, config = _look_at(path, training)
     implementation = _attention(config, attention, dtype, training)
     return hollow(

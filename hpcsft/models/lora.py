@@ -22,7 +22,6 @@ from transformers import PreTrainedModel
 from hpcsft.errors import InputError
 from hpcsft.lora import check_targets
 from hpcsft.model_folder.adapter import PLAIN_ONLY, PREFIX, WEIGHTS, base_of, check_adapter
-from hpcsft.model_folder.adapter import is_adapter as is_adapter
 from hpcsft.spec.model import LoraSpec
 
 if TYPE_CHECKING:

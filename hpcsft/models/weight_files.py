@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,11 +10,8 @@ import transformers
 from transformers import PreTrainedModel
 
 from hpcsft.errors import InputError
-from hpcsft.model_folder.weights import find_weights, read_weights
-
-LEFT_OVER = re.compile(r"(rotary_emb\.inv_freq|(attn|attention)\.(bias|masked_bias)|position_ids|rope_freqs\.weight)$")
-"""Names of tables that old versions of transformers saved with the weights, and that are computed now."""
-OTHER_CONFIG = "config.json and weights are of different models or versions: download both again"
+from hpcsft.model_folder.sizes import OTHERS
+from hpcsft.model_folder.weights import LEFT_OVER, find_weights, read_weights
 
 
 def loading_options(path: str) -> dict[str, Any]:
@@ -48,7 +44,7 @@ def check_loaded(path: str, model: PreTrainedModel, found: Mapping[str, Collecti
         name, stored, expected = mismatched[0]
         sizes = f"{name} is {list(stored)} instead of {list(expected)}"
         message = f"{path}: {len(mismatched)} weights have other sizes than config.json tells, the first: {sizes}"
-        raise InputError(message, OTHER_CONFIG)
+        raise InputError(message, OTHERS)
     if model.config.tie_word_embeddings and len(_embeddings(model)) > 1:  # transformers leaves them apart then
         message = f"{path}: config.json ties embedding and output layer, and the weights hold two different ones"
         raise InputError(message, "set tie_word_embeddings to false in config.json, or remove lm_head.weight")
@@ -56,7 +52,7 @@ def check_loaded(path: str, model: PreTrainedModel, found: Mapping[str, Collecti
         message = (
             f"{path}: {len(unexpected)} weights have no place in {type(model).__name__}, the first: {unexpected[0]}"
         )
-        raise InputError(message, OTHER_CONFIG)
+        raise InputError(message, OTHERS)
 
 
 def free_padding_row(model: PreTrainedModel) -> None:

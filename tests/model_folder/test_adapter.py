@@ -141,4 +141,4 @@ def test_the_tokenizer_is_the_adapters_own(adapter, base):
 def test_without_peft(adapter, monkeypatch):
     """A judge may be an adapter too, and needs it as much."""
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    assert "hpcsft[lora]" in refused(adapter, "an adapter, and peft is not installed")
+    assert "pip install peft" in refused(adapter, "an adapter, and peft is not installed")
