@@ -100,7 +100,7 @@ def published(kind: str, folder: Path, byte_level: Path) -> Path:
         tokenizer = spm.huggyllama(folder)
     loaded = load_tokenizer(str(tokenizer))
     tokens = {"bos_token_id": loaded.bos_token_id, "eos_token_id": loaded.eos_token_id}
-    make(kind, len(loaded), tokens).save_pretrained(folder)
+    make(kind.removesuffix("-adapter"), len(loaded), tokens).save_pretrained(folder)
     for file in tokenizer.glob("tokenizer*") if tokenizer != folder else ():
         shutil.copy(file, folder)
     return folder

@@ -35,6 +35,7 @@ CASES: dict[str, dict[str, Any]] = {
     "qwen2": {"train": {"zero_stage": 2}},
     "qwen3": {"train": {"zero_stage": 3}},
     "smollm2": {"train": {"zero_stage": 3}},
+    "smollm2-adapter": {"train": {"zero_stage": 3}, "model": {"lora": {"rank": 4, "export": "adapter"}}},
     "baichuan": {"train": {"zero_stage": 2}},
     "baichuan2": {"train": {"zero_stage": 3}},
     "baichuan2-as-llama": {"train": {"zero_stage": 3}, "model": {"export": "llama"}},
@@ -95,7 +96,7 @@ def test_it_learns_what_transformers_alone_would(kind: str, runs: dict[str, RunD
     assert [row["grad_norm"] for row in rows] == pytest.approx(plain[kind].grad_norms, rel=1e-4)
 
 
-@pytest.mark.parametrize("kind", CASES)
+@pytest.mark.parametrize("kind", [kind for kind in CASES if kind != "smollm2-adapter"])
 @torch.no_grad()
 def test_the_export_is_that_model(kind: str, runs: dict[str, RunDir], plain: dict[str, Plain]) -> None:
     exported = AutoModelForCausalLM.from_pretrained(runs[kind].epoch_model(1), dtype=torch.float32)
