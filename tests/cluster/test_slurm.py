@@ -16,8 +16,9 @@ from typing import Any
 
 import pytest
 
+from hpcsft.attempt.watchdog import PHASE_RECORD_EVERY_S, STEADY_PHASES
 from hpcsft.errors import ClusterError
-from hpcsft.records import read_jsonl
+from hpcsft.records import read_json, read_jsonl
 from hpcsft.rundir import RunDir
 from hpcsft.slurm_client import parse_queue, query_queue
 from tests.cluster.minislurm import MiniSlurm
@@ -197,7 +198,7 @@ def test_a_rank_that_is_killed_beyond_the_limit_ends_the_run_and_the_limit_is_na
 def test_a_hang_is_ended_with_the_stacks_of_all_ranks_and_the_run_goes_on(submit: Callable[..., Any]) -> None:
     run = submitted(submit("evaluate=null", "train.epochs=20", "train.hang_after_s=15", options=("--json",)))
     wait_for(run, lambda _, state: state["train"].get("step", 0) >= 5)
-    os.kill(rank_process(run, 1), signal.SIGSTOP)  # rank 0 now waits for it in a collective
+    stop_in_a_step(run, 1)  # rank 0 now waits for it in a collective
     document = wait_for(run, lambda code, _: code != 101)
     assert document["state"] == "done" and document["stages"][1]["restarts"] == 1
     ends = [row["cause"] for row in read_jsonl(run.attempts / "train.jsonl") if row["event"] == "end"]
@@ -226,6 +227,19 @@ def rank_process(run: RunDir, rank: int) -> int:
         ["pgrep", "-f", f"submitit.core._submit {run.submitit}/train"], capture_output=True, text=True
     )
     return next(int(pid) for pid in found.stdout.split() if f"SLURM_PROCID={rank}" in _environment(pid))
+
+
+def stop_in_a_step(run: RunDir, rank: int) -> None:
+    """SIGSTOP a rank while rank 0 is in a step or validates: an export may take long, and would be no hang for long."""
+    process, deadline_s = rank_process(run, rank), time.monotonic() + TIMEOUT_S
+    while True:
+        os.kill(process, signal.SIGSTOP)
+        time.sleep(PHASE_RECORD_EVERY_S + 1)  # by then rank 0's watchdog has recorded the phase that it stays in
+        if read_json(run.heartbeat / "0.json")["phase"] in STEADY_PHASES:
+            return
+        assert time.monotonic() < deadline_s
+        os.kill(process, signal.SIGCONT)
+        time.sleep(0.1)  # some steps on
 
 
 def _environment(pid: str) -> list[str]:
