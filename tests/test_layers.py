@@ -129,7 +129,7 @@ RULES = {
     "hpcsft.models.sentencepiece_file": Rule("model_folder.sentencepiece", "tokenizers"),
     "hpcsft.models.gguf_tokenizer": Rule("errors model_folder models", "tokenizers"),
     "hpcsft.models.tokenizer": Rule("errors model_folder.sentencepiece models", "tokenizers", later="transformers"),
-    "hpcsft.models.tokenizer_settings": Rule("errors", "tokenizers", later="transformers"),
+    "hpcsft.models.tokenizer_settings": Rule("errors model_folder.reading", "tokenizers", later="transformers"),
     "hpcsft.models.tokenizer_export": Rule("models.tokenizer_settings"),
     "hpcsft.models.cross_entropy": Rule("", "torch", later="cut_cross_entropy liger_kernel"),
     "hpcsft.models.attention": Rule("", "torch transformers"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Container, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 from tokenizers import AddedToken, Tokenizer, processors
 
 from hpcsft.errors import InputError
+from hpcsft.model_folder.reading import read_object
 
 CONFIG = "tokenizer_config.json"
 NAMES = ("bos_token", "eos_token", "unk_token", "pad_token", "sep_token", "cls_token", "mask_token")
@@ -39,11 +39,11 @@ def read_settings(folder: Path) -> TokenizerSettings:
 
     InputError for a file that is no JSON object.
     """
-    values = _object(folder / CONFIG)
+    values = read_object(folder / CONFIG, "tokenizer")
     settings = TokenizerSettings(values, chat_template=_chat_template(folder, values.get("chat_template")))
     later = values.get("added_tokens_decoder") or {}
     settings.added = {int(number): _token(value) for number, value in later.items()}
-    others = {} if later else _object(folder / "special_tokens_map.json")  # as transformers reads them
+    others = {} if later else read_object(folder / "special_tokens_map.json", "tokenizer")  # as transformers reads them
     by_text = {token.content: token for token in settings.added.values()}
     for place in (values, others):
         for name in NAMES:
@@ -54,7 +54,7 @@ def read_settings(folder: Path) -> TokenizerSettings:
             tokens = map(_token, more.values() if isinstance(more, dict) else more or ())
             settings.special |= {token.content: token for token in tokens if token.content}
     settings.special |= {text: token for text, token in by_text.items() if token.special}
-    for text, number in {} if later else _object(folder / "added_tokens.json").items():
+    for text, number in {} if later else read_object(folder / "added_tokens.json", "tokenizer").items():
         settings.added[number] = AddedToken(text, normalized=False)
     return settings
 
@@ -130,7 +130,7 @@ def _chat_template(folder: Path, value: Any) -> str | dict[str, str] | None:
     file = folder / "chat_template.jinja"
     if file.exists():
         return file.read_text(encoding="utf-8")
-    value = value or _object(folder / "chat_template.json").get("chat_template")
+    value = value or read_object(folder / "chat_template.json", "tokenizer").get("chat_template")
     if isinstance(value, list):
         return {entry["name"]: entry["template"] for entry in value}
     return value
@@ -142,15 +142,3 @@ def _token(value: Any) -> AddedToken:
         return AddedToken(value or "", special=True)
     flags = {name: bool(value.get(name)) for name in ("single_word", "lstrip", "rstrip", "normalized")}
     return AddedToken(value.get("content") or "", special=value.get("special", True), **flags)
-
-
-def _object(file: Path) -> dict[str, Any]:
-    if not file.exists():
-        return {}
-    try:
-        values = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{file}: not readable as JSON: {error}", "download it again") from None
-    if not isinstance(values, dict):
-        raise InputError(f"{file}: not a JSON object", "download it again")
-    return values

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-import torch.distributed as dist
 
 from hpcsft.attempt.heartbeat import Heartbeat
 from hpcsft.errors import Fenced, StageError
@@ -69,8 +68,7 @@ class Checkpointer:
         if not self.context.spec.train.checkpoint.background:
             return
         mine = snapshot_bytes(self.engine)
-        needs: list[Any] = [None] * self.ranks.world_size
-        dist.all_gather_object(needs, (socket.gethostname(), mine))
+        needs = self.ranks.gather((socket.gethostname(), mine))
         here = sum(num_bytes for host, num_bytes in needs if host == socket.gethostname())
         ready = fits(here) and not _attempt(lambda: self.writer.reserve(mine))
         self.background = self.ranks.all_agree(ready)
@@ -120,8 +118,7 @@ class Checkpointer:
         self._staged = None
         mine: dict[str, Any] = {}
         refused = _attempt(lambda: mine.update(self.writer.finish()), Exception)
-        shares: list[Any] = [None] * self.ranks.world_size
-        dist.all_gather_object(shares, (refused, {os.path.relpath(name, staged): mine[name] for name in mine}))
+        shares = self.ranks.gather((refused, {os.path.relpath(name, staged): mine[name] for name in mine}))
         refused = next((refused for refused, _ in shares if refused), None)
         files = {name: facts for _, share in shares for name, facts in share.items()}
         if not refused:  # a fenced attempt goes on to the next boundary, where all ranks find out together

@@ -6,7 +6,6 @@ import math
 from typing import Any
 
 import torch
-import torch.distributed as dist
 
 from hpcsft.data.batches import RowStore
 from hpcsft.errors import StageError
@@ -48,8 +47,7 @@ class NonfiniteGuard:
 
     def where(self, computed: Computed) -> str:
         """The conversations of the micro batches whose loss is not finite, on whatever rank they are."""
-        shares: list[list[int]] = [[] for _ in range(self.ranks.world_size)]
-        dist.all_gather_object(shares, [row for rows in computed.nonfinite for row in rows.tolist()])
+        shares = self.ranks.gather([row for rows in computed.nonfinite for row in rows.tolist()])
         found = sorted(row for share in shares for row in share)
         more = f" and {len(found) - MOST_NAMES} more" if len(found) > MOST_NAMES else ""
         return f"the micro batch of {', '.join(self.rows.names(found[:MOST_NAMES]))}{more}"
