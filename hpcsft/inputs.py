@@ -61,7 +61,8 @@ def check_inputs(spec: ExperimentSpec, stages: Collection[str] = STAGES) -> Inpu
     model = attempt(check_model, spec.model.path, "model.path")
     if model and "train" in stages:
         attempt(check_training, spec.model, model)
-        attempt(check_lora, spec)
+        if spec.model.lora:
+            attempt(check_lora, spec.model.lora, model.model_type, model.shape)
     files: list[str] = []
     for pattern in spec.data.train:
         files += attempt(check_data, [pattern], spec.data.format, "data.train") or []

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import importlib.util
-import json
 from collections.abc import Iterator
-from pathlib import Path
 
 from hpcsft.errors import InputError
 from hpcsft.model_shape import FAMILIES, ModelShape
-from hpcsft.spec import ExperimentSpec
 from hpcsft.spec.model import LoraSpec
 
 LIKE_LLAMA = FAMILIES.keys() - {"phi3"}
@@ -48,19 +45,11 @@ def adapter_parameters(shape: ModelShape, lora: LoraSpec) -> int:
     return sum(lora.rank * (inputs + outputs) for inputs, outputs in adapted(shape, lora))
 
 
-def check_lora(spec: ExperimentSpec) -> None:
+def check_lora(lora: LoraSpec, model_type: str | None, shape: ModelShape | None) -> None:
     """InputError if `model.lora` asks for what training will not find: peft, or layers of a model like Llama."""
-    lora = spec.model.lora
-    if lora is None:
-        return
     if importlib.util.find_spec("peft") is None:
         raise InputError("model.lora: not installed: peft", "pip install peft, or set model.lora to null")
-    try:
-        config = json.loads((Path(spec.model.path) / "config.json").read_text(encoding="utf-8"))
-        shape = ModelShape.from_config(config) if config["model_type"] in LIKE_LLAMA else None
-    except (OSError, ValueError, LookupError, TypeError):
-        return  # check_model says what is wrong with it
-    if shape:
+    if shape and model_type in LIKE_LLAMA:
         there = [f"model.layers.{layer}.{name}" for layer in range(shape.num_layers) for name in layer_matrices(shape)]
         check_targets(lora.target_modules, there)
 

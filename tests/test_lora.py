@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import importlib.util
-import json
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from hpcsft.errors import InputError, SpecError
 from hpcsft.lora import adapter_parameters, check_lora
+from hpcsft.model_shape import ModelShape
 from hpcsft.spec import parse_spec
 from hpcsft.spec.model import LoraSpec
-from tests.estimate.models import BAICHUAN2_7B, LLAMA_7B, shape_of, spec_of
+from tests.estimate.models import BAICHUAN2_7B, LLAMA_7B, shape_of
 
 SEVEN = "q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj"
 
@@ -49,25 +48,20 @@ def test_as_many_are_counted_as_peft_makes(wanted: str | list[str]) -> None:
     assert adapter_parameters(shape_of(config.to_dict()), lora) == model.num_parameters(only_trainable=True)
 
 
-def checked(folder: Path, config: dict[str, Any] | None = None, **lora: Any) -> None:
-    if config:
-        (folder / "config.json").write_text(json.dumps(config))
-    check_lora(spec_of(model={"path": str(folder), "lora": lora}))
+def checked(config: dict[str, Any], **lora: Any) -> None:
+    check_lora(LoraSpec(**lora), config.get("model_type"), ModelShape.from_config(config))
 
 
-def test_what_training_would_not_find_is_told_at_submit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    checked(tmp_path)  # a folder without config is for others to refuse
-    checked(tmp_path, LLAMA_7B, target_modules=["q_proj", "mlp.up_proj"])
+def test_what_training_would_not_find_is_told_at_submit(monkeypatch: pytest.MonkeyPatch) -> None:
+    checked(LLAMA_7B, target_modules=["q_proj", "mlp.up_proj"])
     with pytest.raises(InputError, match=r"model\.lora\.target_modules: no linear layer with the name W_pack") as error:
-        checked(tmp_path, BAICHUAN2_7B, target_modules=["W_pack", "o_proj"])
+        checked(BAICHUAN2_7B, target_modules=["W_pack", "o_proj"])
     assert error.value.hint == f"there are {SEVEN}"
-    checked(tmp_path, {**LLAMA_7B, "model_type": "phi3"}, target_modules=["qkv_proj"])
-    checked(tmp_path, {"model_type": "mamba"}, target_modules=["in_proj"])
-    check_lora(spec_of())
+    checked({**LLAMA_7B, "model_type": "phi3"}, target_modules=["qkv_proj"])
+    checked({"model_type": "mamba"}, target_modules=["in_proj"])
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    check_lora(spec_of())
     with pytest.raises(InputError, match=r"model\.lora: not installed: peft") as error:
-        checked(tmp_path)
+        checked(LLAMA_7B)
     assert "pip install peft" in str(error.value.hint)
 
 
