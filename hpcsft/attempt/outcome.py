@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -120,8 +121,9 @@ class Outcome:
         log = self._launcher_log()
         if any(sign in log for sign in OUT_OF_MEMORY_LOG):
             return "out_of_memory"
-        if notice:
-            return cause_of_notice(self.token, notice["signal"])
+        asked = cause_of_notice(self.token, notice["signal"]) if notice else None
+        if asked and not (asked == "signal" and _killed(exit_status)):
+            return asked
         if exit_status == 0:
             return "rank_failure"  # it ended without a word
         if told or rows or exit_status > 128:  # no last word: did Slurm end it before anybody listened, or could write?
@@ -159,6 +161,12 @@ class Outcome:
         before = last(self.journal.of_submission(), "end")
         known = before.get("log_bytes", {}) if before else {}
         return "".join(_tail(path, known.get(path.name, 0)) for path in self._launchers())
+
+
+def _killed(exit_status: int) -> bool:
+    """Did a rank die of a signal that asks nobody to stop? srun and the local driver then tell the others to."""
+    asking = (signal.SIGTERM, signal.SIGUSR2, signal.SIGINT, signal.SIGHUP)
+    return exit_status > 128 and exit_status - 128 not in asking
 
 
 def decisive_failure(rows: Sequence[Row]) -> Row | None:

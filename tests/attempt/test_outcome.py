@@ -85,6 +85,16 @@ def test_the_cause_of_an_end(run, rows, status, cause):
     assert (end_of(run)["cause"], end_of(run)["restart"], end_of(run).get("status")) == (cause, 2, status)
 
 
+@pytest.mark.parametrize(
+    ("status", "cause"), [(137, "rank_failure"), (139, "rank_failure"), (143, "signal"), (1, "signal")]
+)
+def test_a_rank_that_was_killed_is_told_from_the_sigterm_that_srun_sends_the_others(run, status, cause):
+    for event, facts in (START, TERM, LOST):
+        journal(run, job_id="local-9").write(event, **facts)
+    outcome(run, "local-9").settle(status)
+    assert end_of(run)["cause"] == cause
+
+
 @pytest.mark.parametrize(("signal_name", "cause"), [("SIGTERM", "signal"), ("time limit", "timeout")])
 def test_without_slurm_nobody_preempts(signal_name, cause):
     assert cause_of_notice(token("local-9"), signal_name) == cause
