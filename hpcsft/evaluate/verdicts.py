@@ -32,6 +32,13 @@ class Comparison(NamedTuple):
         return hashlib.sha256(json.dumps(parts, ensure_ascii=False).encode("utf-8", "surrogatepass")).hexdigest()
 
 
+class Usage(NamedTuple):
+    """What one reply took, as the endpoint counts."""
+
+    input_tokens: int
+    output_tokens: int
+
+
 class Verdict(NamedTuple):
     """A judge's word on one comparison."""
 
@@ -39,6 +46,10 @@ class Verdict(NamedTuple):
     """Probability that the answer shown first is better: 0 or 1 for a judge that just says so. None: no verdict."""
     raw: str
     """What the judge said."""
+    refused: bool = False
+    """The endpoint will not answer this question: it is too long, or a filter stopped it."""
+    usage: Usage | None = None
+    """None if the endpoint does not tell."""
 
 
 def is_switched(instruction: str, seed: int = 0) -> bool:
@@ -46,8 +57,11 @@ def is_switched(instruction: str, seed: int = 0) -> bool:
     return random.Random(f"is_switched_outputs{instruction}{seed}").choices([False, True], k=1)[0]
 
 
-def comparisons(prompts: Sequence[Prompt], outputs: Sequence[str], orders: str) -> list[Comparison]:
-    """What has to be judged, for `orders` both, random or reference_first. Equal answers are a draw unseen."""
+def comparisons(prompts: Sequence[Prompt], outputs: Sequence[str], orders: str, seed: int = 0) -> list[Comparison]:
+    """What has to be judged, for `orders` both, random (drawn with `seed`) or reference_first.
+
+    Equal answers are a draw unseen.
+    """
     pairs = []
     for row, (prompt, output) in enumerate(zip(prompts, outputs, strict=True)):
         if prompt.output == output:
@@ -55,7 +69,7 @@ def comparisons(prompts: Sequence[Prompt], outputs: Sequence[str], orders: str) 
         shown = {
             "both": (False, True),
             "reference_first": (False,),
-            "random": (is_switched(prompt.instruction),),
+            "random": (is_switched(prompt.instruction, seed),),
         }
         for model_first in shown[orders]:
             first, second = (output, prompt.output) if model_first else (prompt.output, output)

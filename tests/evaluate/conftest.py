@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import threading
 from collections.abc import Callable, Iterator
@@ -68,16 +69,18 @@ def answering_model(tmp_path_factory: pytest.TempPathFactory, conversations: lis
 
 
 class Endpoint:
-    """An OpenAI-compatible server on this machine. `answer` gets a request and returns (status, body)."""
+    """A judge's server on this machine. `answer` gets a request and returns (status, body), and further headers if it
+    likes: a Content-Length that is more than the body cuts the reply."""
 
     def __init__(self) -> None:
         self.requests: list[dict[str, Any]] = []
         """Bodies of the requests, each with its `path` and `key`."""
-        self.answer: Callable[[dict[str, Any]], tuple[int, Any]] = lambda request: (200, reply("Output (a)"))
+        self.answer: Callable[[dict[str, Any]], tuple[Any, ...]] = lambda request: (200, reply("Output (a)"))
         self._lock = threading.Lock()
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
         self._server.daemon_threads = True
-        self.base_url = f"http://127.0.0.1:{self._server.server_port}/v1"
+        self.address = f"http://127.0.0.1:{self._server.server_port}"
+        self.base_url = f"{self.address}/v1"
 
     def __enter__(self) -> Endpoint:
         threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
@@ -93,17 +96,25 @@ class Endpoint:
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
                 body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                request = {**body, "path": self.path, "key": self.headers["Authorization"]}
+                key = self.headers["Authorization"] or self.headers["X-Api-Key"]
+                request = {**body, "path": self.path, "key": key}
                 with endpoint._lock:
                     endpoint.requests.append(request)
-                status, value = endpoint.answer(request)
+                status, value, *more = endpoint.answer(request)
                 data = value if isinstance(value, bytes) else json.dumps(value).encode()
-                self.send_response(status)
-                self.send_header("Content-Type", "application/json")
-                self.send_header("Content-Length", str(len(data)))
-                self.send_header("retry-after-ms", "1")  # the client honours it: no test waits for its back-off
-                self.end_headers()
-                self.wfile.write(data)
+                headers = {
+                    "Content-Type": "application/json",
+                    "Content-Length": str(len(data)),
+                    "retry-after-ms": "1",  # no test waits for a back-off
+                    **(more[0] if more else {}),
+                }
+                with contextlib.suppress(ConnectionError):  # a client that was killed, or has lost its patience
+                    self.send_response(status)
+                    for name, text in headers.items():
+                        if text is not None:
+                            self.send_header(name, text)
+                    self.end_headers()
+                    self.wfile.write(data)
 
             def log_message(self, *_: Any) -> None:
                 pass
@@ -111,15 +122,17 @@ class Endpoint:
         return Handler
 
 
-def reply(text: str | None) -> dict[str, Any]:
-    """What either API answers; each client reads its own part."""
+def reply(text: str | None, usage: tuple[int, int] | None = None, **more: Any) -> dict[str, Any]:
+    """What either of OpenAI's APIs answers; each client reads its own part. `usage` is (input, output) tokens."""
     choice = {"index": 0, "finish_reason": "stop", "text": text, "message": {"role": "assistant", "content": text}}
-    return {"id": "1", "object": "completion", "created": 1, "model": "m", "choices": [choice]}
+    counts = {"prompt_tokens": usage[0], "completion_tokens": usage[1], "total_tokens": sum(usage)} if usage else None
+    return {"id": "1", "object": "x", "created": 1, "model": "m", "choices": [{**choice, **more}], "usage": counts}
 
 
 @pytest.fixture
 def endpoint(monkeypatch: pytest.MonkeyPatch) -> Iterator[Endpoint]:
     """A server that prefers what stands first, until a test gives it another `answer`."""
-    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL", "ANTHROPIC_API_KEY", "ANTHROPIC_BASE_URL"):
+        monkeypatch.delenv(name, raising=False)
     with Endpoint() as server:
         yield server

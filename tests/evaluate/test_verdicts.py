@@ -44,6 +44,8 @@ def test_one_order_shows_every_pair_once():
     drawn = shown("random")
     assert [entry[1] for entry in drawn] == [is_switched(f"question {row}") for row in range(5)]
     assert {entry[1] for entry in drawn} == {False, True}
+    again = [entry.model_first for entry in comparisons(PROMPTS, OUTPUTS, "random", seed=1)]
+    assert again == [is_switched(f"question {row}", seed=1) for row in range(5)] != [entry[1] for entry in drawn]
     for row, model_first, first, second in drawn:
         assert (first, second) == ((f"model {row}", f"reference {row}")[:: 1 if model_first else -1])
 

@@ -1,0 +1,77 @@
+"""How a judge is asked: what the spec, a template file or an AlpacaEval evaluator say, in one form. Pure."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from hpcsft.evaluate.judges.evaluator_config import load_evaluator
+from hpcsft.evaluate.judges.parsers import Parser, own_parser
+from hpcsft.evaluate.judges.question import QUESTION, Question, load_question
+from hpcsft.spec.evaluate import JudgeSpec
+
+LEGACY_MODELS = ("gpt-3.5-turbo-instruct", "davinci-002", "babbage-002")
+"""Models that OpenAI serves through the completions API alone."""
+
+URL_VARIABLES = {"openai": "OPENAI_BASE_URL", "anthropic": "ANTHROPIC_BASE_URL"}
+"""Where the clients look for an endpoint if they are told none."""
+
+
+class JudgeSettings(NamedTuple):
+    """Everything that a request is made of, and how its reply is read."""
+
+    kind: str
+    model: str
+    base_url: str | None
+    api: str
+    """chat, completions or local."""
+    question: Question
+    ending: str
+    """What stands after the question where there are no messages that end it."""
+    parser: Parser
+    parameters: Mapping[str, Any]
+    """Further fields of the request, max_tokens among them."""
+
+    def identity(self, **more: str) -> str:
+        """All of it as one text, and what else a verdict depends on."""
+        parts = {
+            "kind": self.kind,
+            "model": self.model,
+            "endpoint": self.base_url or os.environ.get(URL_VARIABLES.get(self.kind, ""), ""),
+            "api": self.api,
+            "template": self.question.template + self.ending,
+            "parser": [self.parser.name, self.parser.settings],
+            "parameters": self.parameters,
+            **more,
+        }
+        return json.dumps(parts, ensure_ascii=False, sort_keys=True, default=str)
+
+
+def judge_settings(spec: JudgeSpec) -> JudgeSettings:
+    """The settings of the judge that `spec` describes. InputError if its template or evaluator cannot be used."""
+    if spec.evaluator:
+        evaluator = load_evaluator(spec.evaluator, spec.kind)
+        return JudgeSettings(
+            kind=spec.kind,
+            model=evaluator.model,
+            base_url=spec.base_url or evaluator.base_url,
+            api=evaluator.api if spec.api == "auto" else spec.api,
+            question=evaluator.question,
+            ending="",
+            parser=evaluator.parser,
+            parameters=evaluator.parameters,
+        )
+    local = spec.kind == "local"
+    legacy = spec.kind == "openai" and spec.api == "auto" and spec.model.startswith(LEGACY_MODELS)
+    return JudgeSettings(
+        kind=spec.kind,
+        model=spec.model,
+        base_url=spec.base_url,
+        api="local" if local else "completions" if legacy else "chat" if spec.api == "auto" else spec.api,
+        question=load_question(spec.template) if spec.template else Question(QUESTION),
+        ending="\n\n",
+        parser=own_parser(),
+        parameters={} if local else {"max_tokens": spec.max_tokens, "temperature": spec.temperature},
+    )
