@@ -19,9 +19,10 @@ USAGE = """usage: hpcsft VERB ...   (hpcsft VERB --help tells more)
   logs RUN_DIR       read its logs
   cancel RUN_DIR     stop it
   resume RUN_DIR     submit again what failed
+  score FILE ...     score AlpacaEval annotation files
   schema [--table]   the JSON schema of a spec, or its fields as a Markdown table"""
 
-VERBS = ("preview", "plan", "submit", "monitor", "logs", "cancel", "resume")
+VERBS = ("preview", "plan", "submit", "monitor", "logs", "cancel", "resume", "score")
 
 
 def main(argv: list[str] | None = None) -> int:

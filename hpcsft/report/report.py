@@ -5,8 +5,9 @@ from __future__ import annotations
 from hpcsft.errors import InputError
 from hpcsft.records import read_json, write_json, write_text
 from hpcsft.report.data_page import data_page
+from hpcsft.report.leaderboard import leaderboard_csv
+from hpcsft.report.markdown import report_markdown
 from hpcsft.report.results import gather_results
-from hpcsft.report.tables import leaderboard_csv, report_markdown
 from hpcsft.rundir import RunDir
 from hpcsft.stage import StageContext, require
 
@@ -19,11 +20,15 @@ def report(context: StageContext) -> None:
     require(run.manifest, "preprocess")
     require(run.audit, "preprocess")
     require(run.metrics, "train")
-    for name in spec.evaluated_checkpoints():
-        require(run.evaluate / name / "annotations.json", "judge")
+    if spec.evaluate:
+        require(run.checks, "judge")
+        for name in [*spec.evaluated_checkpoints(), *spec.evaluate.outputs]:
+            require(run.evaluate / name / "annotations.json", "judge")
+    for name in spec.benchmarked_checkpoints():
+        require(run.benchmark / name / "results.json", "benchmark")
     try:
         results = gather_results(run, spec)
-    except ValueError as error:
+    except (ValueError, LookupError, TypeError) as error:
         raise InputError(
             f"a result file is damaged: {error}", "remove it and run the stage that makes it again"
         ) from None

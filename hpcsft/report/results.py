@@ -6,72 +6,80 @@ import itertools
 from typing import Any
 
 from hpcsft.data.shards import read_manifest
+from hpcsft.evaluate.checks import Checks
+from hpcsft.evaluate.conditions import read_conditions
 from hpcsft.evaluate.judges import judge_name
-from hpcsft.evaluate.outputs import read_answers
-from hpcsft.evaluate.scores import Difference, Scores, compare, score
-from hpcsft.records import Record, read_json, read_jsonl
+from hpcsft.evaluate.scores.annotations import Annotations, annotations_of, read_rows
+from hpcsft.evaluate.scores.paired import compare
+from hpcsft.evaluate.scores.published import Setting
+from hpcsft.evaluate.scores.sentences import noise_sentence
+from hpcsft.evaluate.scores.summary import score
+from hpcsft.records import read_json, read_jsonl
+from hpcsft.report.benchmarks import read_benchmarks
+from hpcsft.report.document import ModelResult, Results
+from hpcsft.report.leaderboard import read_leaderboard
 from hpcsft.rundir import RunDir
 from hpcsft.spec import ExperimentSpec
-
-
-class CheckpointResult(Record):
-    """One row of the table."""
-
-    checkpoint: str
-    validation_loss: float | None
-    scores: Scores | None
-    num_empty: int = 0
-    """Answers without text."""
-    num_cut: int = 0
-    """Answers that were cut at max_new_tokens."""
-
-
-class Results(Record):
-    """report.json."""
-
-    name: str
-    run_dir: str
-    judge: str | None
-    orders: str | None
-    num_prompts: int
-    checkpoints: list[CheckpointResult]
-    differences: list[Difference]
-    training: dict[str, Any]
-    data: dict[str, Any]
-    provenance: dict[str, Any]
 
 
 def gather_results(run: RunDir, spec: ExperimentSpec) -> Results:
     """Everything that the report shows."""
     losses = {row["checkpoint"]: row["loss"] for row in read_jsonl(run.validation)}
-    evaluated = spec.evaluated_checkpoints()
-    annotations = {name: read_json(run.evaluate / name / "annotations.json") for name in evaluated}
-    rows = []
-    for name in spec.all_checkpoints():
-        answers = list(read_answers(run, name).values())
-        rows.append(
-            CheckpointResult(
-                checkpoint=name,
-                validation_loss=losses.get(name),
-                scores=score(annotations[name]) if name in annotations else None,
-                num_empty=sum(not answer.output for answer in answers),
-                num_cut=sum(answer.finish == "length" for answer in answers),
-            )
+    checkpoints, others = spec.evaluated_checkpoints(), list(spec.evaluate.outputs) if spec.evaluate else []
+    judged = {name: _annotations(run, name) for name in checkpoints + others}
+    checks = read_json(run.checks) if judged else {}
+    models = [
+        ModelResult(
+            name=name,
+            is_checkpoint=name not in others,
+            validation_loss=losses.get(name),
+            scores=score(judged[name]) if name in judged else None,
+            checks=Checks.model_validate(checks[name]) if name in judged else None,
+            generation=read_conditions(run, name) if name in checkpoints else None,
         )
-    pairs = [(evaluated[0], name) for name in evaluated[1:]] + list(itertools.pairwise(evaluated[1:]))
-    differences = [compare(a, annotations[a], b, annotations[b]) for a, b in pairs]
+        for name in spec.all_checkpoints() + others
+    ]
+    differences = compare(list(judged.values()), pairs_shown(checkpoints, others))
+    benchmarks, benchmark_settings = read_benchmarks(run, spec)
     provenance = read_json(run.provenance)
     return Results(
         name=spec.name,
         run_dir=str(run.path),
-        judge=judge_name(spec.evaluate.judge) if spec.evaluate else None,
-        orders=spec.evaluate.judge.orders if spec.evaluate else None,
-        num_prompts=len(next(iter(annotations.values()), [])),
-        checkpoints=rows,
-        differences=[difference for difference in differences if difference],
+        setting=_setting(spec, judged) if judged else None,
+        models=models,
+        differences=differences,
+        noise=noise_sentence(differences),
+        benchmarks=benchmarks,
+        benchmark_settings=benchmark_settings,
+        leaderboards=[row for file in spec.evaluate.leaderboards for row in read_leaderboard(file)]
+        if spec.evaluate
+        else [],
         training=_training(run),
         data=_data(run),
         provenance={key: provenance.get(key) for key in ("time", "host", "commit", "python", "packages")},
+    )
+
+
+def pairs_shown(checkpoints: list[str], others: list[str]) -> list[tuple[str, str]]:
+    """Each checkpoint against the first, each with the next, and the other models with the last checkpoint."""
+    first, last = checkpoints[:1], checkpoints[-1:]
+    pairs = list(itertools.product(first, checkpoints[1:])) + list(itertools.pairwise(checkpoints[1:]))
+    return pairs + list(itertools.product(others, last))
+
+
+def _annotations(run: RunDir, name: str) -> Annotations:
+    return annotations_of(read_rows(run.evaluate / name / "annotations.json"), name)
+
+
+def _setting(spec: ExperimentSpec, judged: dict[str, Annotations]) -> Setting:
+    assert spec.evaluate is not None
+    rows = max((model.rows for model in judged.values()), key=len)
+    return Setting(
+        judge=judge_name(spec.evaluate.judge),
+        reference=next(iter(judged.values())).reference or "unknown",
+        orders=spec.evaluate.judge.orders,
+        num_prompts=len(rows),
+        datasets=sorted({row.dataset for row in rows if row.dataset}),
     )
 
 

@@ -8,7 +8,8 @@ import numpy as np
 
 from hpcsft.data.figures import fate, row_figures
 from hpcsft.data.shards import Manifest, Shard, Totals
-from hpcsft.evaluate.outputs import Answer, append_answers, journal
+from hpcsft.evaluate.checks import Checks
+from hpcsft.evaluate.conditions import Conditions, conditions_file
 from hpcsft.records import append_jsonl, write_json
 from hpcsft.rundir import RunDir
 from hpcsft.spec import ExperimentSpec, parse_spec
@@ -57,7 +58,9 @@ def finished_run(values: dict[str, Any], evaluated: tuple[str, ...] = CHECKPOINT
     for name in evaluated:
         (run.evaluate / name).mkdir(parents=True)
         write_json(run.evaluate / name / "annotations.json", annotations(name))
-        append_answers(journal(run, name, 0), answers(name))
+        write_json(conditions_file(run, name), conditions())
+    if evaluated:
+        write_json(run.checks, {name: checks(name).model_dump() for name in evaluated})
     return run, spec
 
 
@@ -77,28 +80,55 @@ def made_audit(spec: ExperimentSpec, manifest: Manifest) -> dict[str, Any]:
 
 
 def annotations(name: str) -> list[dict[str, Any]]:
-    """AlpacaEval's annotations of one checkpoint; the model stood first in half of them."""
+    """AlpacaEval's annotations of one model; it stood first in half of them, and once in both places."""
     return [
         {
             "instruction": f"question {row}",
+            "output_1": "y" * (40 - 3 * row),
+            "generator_1": "teacher",
             "output_2": "x" * (10 + row),
+            "generator_2": f"tiny/{name}",
+            "dataset": "ab"[row % 2],
+            "annotator": "local/tiny",
             "preference": preference,
-            "orders": [{"model_first": row % 2 == 0, "preference": preference, "raw": ""}],
+            "orders": [
+                {"model_first": first, "preference": preference, "raw": ""}
+                for first in ([True, False] if row == 0 else [row % 2 == 0])
+            ],
         }
         for row, preference in enumerate(PREFERENCES[name])
     ]
 
 
-def answers(name: str) -> list[Answer]:
-    """Two are empty and three are cut; of the base model only."""
-    base = name == "base"
-    return [
-        Answer(
-            row=row,
-            instruction=f"question {row}",
-            output="" if base and row < 2 else "text",
-            finish="length" if base and row < 3 else "stop",
-            num_tokens=1,
-        )
-        for row in range(8)
-    ]
+def checks(name: str) -> Checks:
+    """Two answers are empty and three are cut; of the base model only."""
+    return Checks(num_answers=8, empty=2, cut=3) if name == "base" else Checks(num_answers=8)
+
+
+def conditions(dtype: str = "float32") -> Conditions:
+    """How the answers were made."""
+    return Conditions(
+        settings={"max_new_tokens": 16, "temperature": 0.0},
+        seed=42,
+        template="user_assistant",
+        stop_tokens=[2],
+        stop_texts=["\nUser:"],
+        batching="sorted",
+        dtype=dtype,
+        attention="sdpa",
+        device="cpu",
+        device_name="",
+        versions={"torch": "2.13", "transformers": "5.23"},
+    )
+
+
+def benchmarks(run: RunDir, names: tuple[str, ...] = CHECKPOINTS) -> None:
+    """What lm-evaluation-harness left for each checkpoint."""
+    for place, name in enumerate(names):
+        (run.benchmark / name).mkdir(parents=True)
+        figures = {
+            "acc,none": {"value": 0.25 * (place + 1), "stderr": 0.01},
+            "f1,strict": {"value": 0.5, "stderr": None},
+        }
+        settings = {"num_fewshot": 3, "limit": None, "apply_chat_template": False, "lm_eval": "0.4.13"}
+        write_json(run.benchmark / name / "results.json", {"tasks": {"trivia": figures}, "settings": settings})

@@ -1,28 +1,41 @@
 """Guards that the report tells what happened: each number from its own file, checkpoints in the order of training,
-every pair of checkpoints that a reader compares, and damaged or missing files named.
+every pair of models that a reader compares, and damaged or missing files named.
 """
 
 from __future__ import annotations
 
+import csv
+import json
+
 import pytest
 
 from hpcsft.errors import InputError, StageError
-from hpcsft.records import append_jsonl, read_json
+from hpcsft.evaluate.scores.sentences import noise_sentence
+from hpcsft.records import append_jsonl, read_json, write_json
+from hpcsft.report.document import Results
 from hpcsft.report.report import report
-from hpcsft.report.results import Results, gather_results
+from hpcsft.report.results import gather_results, pairs_shown
 from tests.prepared import context_of
-from tests.report.made import CHECKPOINTS, PREFERENCES, finished_run
+from tests.report.made import CHECKPOINTS, PREFERENCES, annotations, benchmarks, checks, conditions, finished_run
 
 
 def test_every_number_comes_from_its_file(spec_values):
     run, spec = finished_run(spec_values)
     results = gather_results(run, spec)
-    assert (results.name, results.run_dir, results.num_prompts) == ("tiny", str(run.path), 8)
-    assert (results.judge, results.orders) == ("local/" + spec.evaluate.judge.model.rsplit("/", 1)[1], "both")
-    assert [row.checkpoint for row in results.checkpoints] == list(CHECKPOINTS)
-    assert [row.validation_loss for row in results.checkpoints] == [3.0, 2.75, 2.5]
-    assert [(row.num_empty, row.num_cut) for row in results.checkpoints] == [(2, 3), (0, 0), (0, 0)]
-    scores = [row.scores for row in results.checkpoints]
+    assert (results.name, results.run_dir) == ("tiny", str(run.path))
+    judge = "local/" + spec.evaluate.judge.model.rsplit("/", 1)[1]
+    assert results.setting.model_dump() == {
+        "judge": judge,
+        "reference": "teacher",
+        "orders": "both",
+        "num_prompts": 8,
+        "datasets": ["a", "b"],
+    }
+    assert [model.name for model in results.models] == list(CHECKPOINTS)
+    assert [model.validation_loss for model in results.models] == [3.0, 2.75, 2.5]
+    assert [model.checks for model in results.models] == [checks(name) for name in CHECKPOINTS]
+    assert [model.generation for model in results.models] == [conditions()] * 3
+    scores = [model.scores for model in results.models]
     assert [s.win_rate for s in scores] == pytest.approx([100 * 1.5 / 7, 100 * 7 / 8, 100 * 6.5 / 8])
     assert [(s.n_wins, s.n_draws, s.n_wins_base, s.n_unparsed) for s in scores] == [
         (1, 1, 5, 1),
@@ -30,6 +43,7 @@ def test_every_number_comes_from_its_file(spec_values):
         (6, 1, 1, 0),
     ]
     assert {s.avg_length for s in scores} == {13}
+    assert {s.position_bias.n_both_orders for s in scores} == {1}
 
 
 def test_training_and_data_are_summed_up(spec_values):
@@ -55,31 +69,59 @@ def test_training_and_data_are_summed_up(spec_values):
 
 def test_differences_are_from_the_base_and_from_epoch_to_epoch(spec_values):
     run, spec = finished_run(spec_values)
-    found = {(d.before, d.after): d.difference for d in gather_results(run, spec).differences}
+    results = gather_results(run, spec)
+    found = {(d.before, d.after): d.difference for d in results.differences}
     expected = {}
     for before, after in (("base", "epoch-1"), ("base", "epoch-2"), ("epoch-1", "epoch-2")):
         pairs = zip(PREFERENCES[before], PREFERENCES[after], strict=True)
         changes = [100 * (b - a) for a, b in pairs if a is not None and b is not None]
         expected[before, after] = pytest.approx(sum(changes) / len(changes))
     assert found == expected
+    assert results.noise == noise_sentence(results.differences) and results.noise.count("noise") == 3
+
+
+def test_pairs_that_a_reader_compares():
+    epochs = ["base", "epoch-1", "epoch-2", "epoch-3"]
+    from_base = [("base", name) for name in epochs[1:]]
+    assert pairs_shown(epochs, ["gpt"]) == [
+        *from_base,
+        ("epoch-1", "epoch-2"),
+        ("epoch-2", "epoch-3"),
+        ("gpt", "epoch-3"),
+    ]
+    assert pairs_shown(["epoch-2"], []) == []
+
+
+def test_other_models_are_rows_of_the_same_table(spec_values, monkeypatch, tmp_path):
+    monkeypatch.setitem(PREFERENCES, "other", [2.0] * 8)
+    spec_values["evaluate"]["outputs"] = {"other": str(tmp_path / "other.json")}
+    run, spec = finished_run(spec_values, evaluated=(*CHECKPOINTS, "other"))
+    results = gather_results(run, spec)
+    last = results.models[-1]
+    assert (last.name, last.is_checkpoint, last.validation_loss, last.generation) == ("other", False, None, None)
+    assert last.scores.win_rate == 100
+    assert ("other", "epoch-2") in {(d.before, d.after) for d in results.differences}
+    report(context_of(run, "report"))
+    with open(run.report / "leaderboard.csv", newline="") as file:
+        assert [row[""] for row in csv.DictReader(file)] == ["tiny/base", "tiny/epoch-1", "tiny/epoch-2", "other"]
 
 
 def test_a_repeated_validation_counts_last(spec_values):
     """A killed attempt may have validated an epoch that the next one validated again."""
     run, spec = finished_run(spec_values)
     append_jsonl(run.validation, {"checkpoint": "epoch-1", "epoch": 1, "step": 1, "loss": 9.0})
-    assert [row.validation_loss for row in gather_results(run, spec).checkpoints] == [3.0, 9.0, 2.5]
+    assert [model.validation_loss for model in gather_results(run, spec).models] == [3.0, 9.0, 2.5]
 
 
 def test_some_checkpoints_only(spec_values):
     spec_values["evaluate"]["checkpoints"] = ["epoch-2", "base"]
     run, spec = finished_run(spec_values, evaluated=("base", "epoch-2"))
     results = gather_results(run, spec)
-    assert [row.scores is not None for row in results.checkpoints] == [True, False, True]
+    assert [model.scores is not None for model in results.models] == [True, False, True]
     assert [(d.before, d.after) for d in results.differences] == [("base", "epoch-2")]
 
 
-def test_checkpoints_without_a_common_prompt_are_not_compared(spec_values, monkeypatch):
+def test_models_without_a_common_prompt_are_not_compared(spec_values, monkeypatch):
     monkeypatch.setitem(PREFERENCES, "epoch-1", [None] * 8)
     run, spec = finished_run(spec_values)
     assert [(d.before, d.after) for d in gather_results(run, spec).differences] == [("base", "epoch-2")]
@@ -93,9 +135,32 @@ def without_evaluation(values):
 def test_without_evaluation_there_are_losses_only(spec_values):
     run, spec = without_evaluation(spec_values)
     results = gather_results(run, spec)
-    assert (results.judge, results.orders, results.num_prompts, results.differences) == (None, None, 0, [])
-    assert [row.scores for row in results.checkpoints] == [None] * 3
-    assert [row.validation_loss for row in results.checkpoints] == [3.0, 2.75, 2.5]
+    assert (results.setting, results.differences, results.noise, results.leaderboards) == (None, [], "", [])
+    assert [model.scores for model in results.models] == [None] * 3
+    assert [model.validation_loss for model in results.models] == [3.0, 2.75, 2.5]
+
+
+def test_answers_made_by_an_older_version_have_no_conditions(spec_values):
+    run, spec = finished_run(spec_values)
+    (run.evaluate / "base" / "generation.json").unlink()
+    assert [model.generation is None for model in gather_results(run, spec).models] == [True, False, False]
+
+
+@pytest.mark.parametrize("evaluated", [True, False])
+def test_benchmarks_are_gathered_with_and_without_a_judge(spec_values, evaluated):
+    spec_values["benchmark"] = {"tasks": ["trivia"], "checkpoints": ["epoch-2", "base"]}
+    run, spec = finished_run(spec_values) if evaluated else without_evaluation(spec_values)
+    with pytest.raises(InputError, match=r"benchmark/base/results\.json is missing") as caught:
+        report(context_of(run, "report"))
+    assert "'benchmark'" in caught.value.hint
+    benchmarks(run, ("base", "epoch-2"))
+    results = gather_results(run, spec)
+    assert [(row.task, row.metric) for row in results.benchmarks] == [("trivia", "acc,none"), ("trivia", "f1,strict")]
+    accuracy, f1 = results.benchmarks
+    assert accuracy.values == {"base": 0.25, "epoch-2": 0.5}
+    assert accuracy.standard_errors == {"base": 0.01, "epoch-2": 0.01}
+    assert f1.standard_errors == {"base": None, "epoch-2": None}
+    assert results.benchmark_settings["lm_eval"] == "0.4.13"
 
 
 @pytest.mark.parametrize("evaluated", [True, False])
@@ -124,7 +189,7 @@ def test_what_is_missing_is_asked_for(spec_values):
     assert not run.report.exists()
 
 
-@pytest.mark.parametrize("name", ["data/manifest.json", "data/audit.json", "provenance.json"])
+@pytest.mark.parametrize("name", ["data/manifest.json", "data/audit.json", "provenance.json", "evaluate/checks.json"])
 def test_every_file_that_is_read_is_asked_for(spec_values, name):
     run, _ = finished_run(spec_values)
     (run.path / name).unlink()
@@ -132,14 +197,38 @@ def test_every_file_that_is_read_is_asked_for(spec_values, name):
         report(context_of(run, "report"))
 
 
-def test_what_is_damaged_is_named(spec_values):
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("evaluate/base/annotations.json", "[{", r"base/annotations\.json: not valid JSON: "),
+        ("evaluate/base/annotations.json", "[{}]", r"base/annotations\.json: row 0 has no 'instruction'"),
+        ("evaluate/base/annotations.json", json.dumps([*annotations("base"), 3]), "row 8 is a JSON int, no object"),
+        ("evaluate/base/generation.json", "{}", "a result file is damaged: "),
+        ("evaluate/checks.json", "{}", "a result file is damaged: 'base'"),
+        ("evaluate/checks.json", "[]", "a result file is damaged: "),
+        ("evaluate/checks.json", "{", "a result file is damaged: "),
+    ],
+)
+def test_what_is_damaged_is_named(spec_values, name, text, message):
     run, _ = finished_run(spec_values)
-    (run.evaluate / "base" / "annotations.json").write_text("[{")
-    with pytest.raises(InputError, match=r"a result file is damaged: "):
+    (run.path / name).write_text(text)
+    with pytest.raises(InputError, match=message):
         report(context_of(run, "report"))
+
+
+def test_damaged_shards_are_named(spec_values):
+    run, _ = finished_run(spec_values)
     (run.data / "train-00000.arrow").unlink()
-    (run.evaluate / "base" / "annotations.json").write_text("[]")
     with pytest.raises(StageError, match=r"train-00000\.arrow: missing"):
+        report(context_of(run, "report"))
+
+
+def test_damaged_benchmarks_are_named(spec_values):
+    spec_values["benchmark"] = {"tasks": ["trivia"]}
+    run, _ = finished_run(spec_values)
+    benchmarks(run)
+    write_json(run.benchmark / "base" / "results.json", {"tasks": {"trivia": {"acc,none": 1}}})
+    with pytest.raises(InputError, match=r"a result file is damaged: "):
         report(context_of(run, "report"))
 
 
