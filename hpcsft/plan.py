@@ -15,13 +15,14 @@ from hpcsft.records import Record
 from hpcsft.spec import ExperimentSpec
 from hpcsft.spec.base import parse_time_min
 
-STAGES = ("preprocess", "train", "generate", "judge", "report")
+STAGES = ("preprocess", "train", "generate", "benchmark", "judge", "report")
 """All stages, in the order in which they run."""
 
 DEFAULT_TIME = {
     "preprocess": "02:00:00",
     "train": "12:00:00",
     "generate": "04:00:00",
+    "benchmark": "04:00:00",
     "judge": "04:00:00",
     "report": "00:15:00",
 }
@@ -105,8 +106,12 @@ def make_plan(spec: ExperimentSpec) -> Plan:
     stages = [_stage(spec, "preprocess", [], problems, tasks=spec.cluster.preprocess.tasks), train]
     if spec.evaluate:
         stages.append(_stage(spec, "generate", ["train"], problems, tasks=spec.evaluate.shards))
+    if spec.benchmark:
+        stages.append(_stage(spec, "benchmark", ["train"], problems, tasks=len(spec.benchmarked_checkpoints())))
+    if spec.evaluate:  # last, for it may have to wait for a person
         stages.append(_stage(spec, "judge", ["generate"], problems))
-    stages.append(_stage(spec, "report", [stages[-1].name], problems))
+    ends = [stage.name for stage in stages if stage.name in ("benchmark", "judge")]
+    stages.append(_stage(spec, "report", ends or ["train"], problems))
     batch = _batch(spec, train.world_size, problems)
     if problems or batch is None:
         raise SpecError(spec.name, problems)
@@ -151,13 +156,13 @@ def _batch(spec: ExperimentSpec, world_size: int, problems: list[Problem]) -> Ba
 
 
 def _gpus(spec: ExperimentSpec, stage: str) -> int:
-    """GPUs per node of a stage. Generating and judging use one per task; an endpoint needs none."""
+    """GPUs per node of a stage. Generating, judging and benchmarking use one per task; an endpoint needs none."""
     own = getattr(getattr(spec.cluster, stage), "gpus_per_node", 0)
     if own is not None:
         return own
     if stage == "train":
         return spec.cluster.gpus_per_node
-    remote = stage == "judge" and spec.evaluate is not None and spec.evaluate.judge.kind == "openai"
+    remote = stage == "judge" and spec.evaluate is not None and spec.evaluate.judge.kind != "local"
     return 0 if remote else min(1, spec.cluster.gpus_per_node)
 
 

@@ -43,6 +43,8 @@ class RunDir:
         self.checkpoints = self.path / "checkpoints"
         self.models = self.path / "models"
         self.evaluate = self.path / "evaluate"
+        self.checks = self.evaluate / "checks.json"
+        self.benchmark = self.path / "benchmark"
         self.report = self.path / "report"
 
     @classmethod

@@ -11,6 +11,8 @@ from hpcsft.errors import SpecError
 from hpcsft.plan import DEFAULT_TIME, STAGES, Plan, make_plan, split_batch
 from hpcsft.spec import parse_spec
 
+BENCHMARK = {"tasks": ["arc_easy"]}
+
 
 def plan_of(cluster: dict | None = None, evaluate: dict | None = None, **sections) -> Plan:
     values = {"model": {"path": "m"}, "data": {"train": ["d.jsonl"]}, **sections}
@@ -22,13 +24,14 @@ def plan_of(cluster: dict | None = None, evaluate: dict | None = None, **section
 
 
 def test_stages_and_what_they_wait_for():
-    plan = plan_of(evaluate={})
+    plan = plan_of(evaluate={}, benchmark=BENCHMARK)
     assert {stage.name: stage.depends_on for stage in plan.stages} == {
         "preprocess": [],
         "train": ["preprocess"],
         "generate": ["train"],
+        "benchmark": ["train"],
         "judge": ["generate"],
-        "report": ["judge"],
+        "report": ["benchmark", "judge"],
     }
     assert tuple(plan.stage_names) == STAGES
     assert plan.stage_names == list(STAGES)
@@ -42,21 +45,37 @@ def test_without_evaluation_the_report_follows_training():
         plan.stage("judge")
 
 
+@pytest.mark.parametrize(
+    ("sections", "end"), [({"evaluate": {}}, "judge"), ({"benchmark": BENCHMARK}, "benchmark")], ids=["judge", "tasks"]
+)
+def test_the_report_waits_for_what_there_is(sections, end):
+    plan = plan_of(**sections)
+    assert plan.stage("report").depends_on == [end]
+    assert {"benchmark", "judge"} & set(plan.stage_names) == {end}
+
+
 def test_every_stage_waits_only_for_stages_before_it():
-    plan = plan_of(evaluate={})
+    plan = plan_of(evaluate={}, benchmark=BENCHMARK)
     for number, stage in enumerate(plan.stages):
         assert set(stage.depends_on) <= set(plan.stage_names[:number])
 
 
 def test_arrays_are_as_wide_as_the_spec_says():
-    plan = plan_of({"preprocess": {"tasks": 8}}, {"shards": 3})
+    plan = plan_of({"preprocess": {"tasks": 8}}, {"shards": 3}, benchmark=BENCHMARK, train={"epochs": 4})
     assert {stage.name: stage.tasks for stage in plan.stages} == {
         "preprocess": 8,
         "train": 1,
         "generate": 3,
+        "benchmark": 5,
         "judge": 1,
         "report": 1,
     }
+
+
+def test_a_benchmark_is_one_task_for_each_checkpoint():
+    """So that a preemption interrupts one checkpoint only."""
+    plan = plan_of(benchmark={**BENCHMARK, "checkpoints": ["epoch-3", "base"]})
+    assert plan.stage("benchmark").tasks == 2
 
 
 def test_the_plan_names_its_spec():
@@ -89,14 +108,15 @@ OWN = {
 @pytest.mark.parametrize("stage", STAGES)
 @pytest.mark.parametrize("field", SHARED)
 def test_a_stage_takes_over_what_it_leaves_out(stage, field):
-    plan = plan_of({**SHARED, stage: {field: OWN[field]}}, {})
+    plan = plan_of({**SHARED, stage: {field: OWN[field]}}, {}, benchmark=BENCHMARK)
     for name in STAGES:
         asked = plan.stage(name).model_dump(include=set(SHARED))
         assert asked == ({**SHARED, field: OWN[field]} if name == stage else SHARED), name
 
 
 def test_time_limits_have_defaults_for_each_stage():
-    assert {stage.name: stage.time for stage in plan_of(evaluate={}).stages} == DEFAULT_TIME
+    plan = plan_of(evaluate={}, benchmark=BENCHMARK)
+    assert {stage.name: stage.time for stage in plan.stages} == DEFAULT_TIME
 
 
 def test_a_time_limit_is_rounded_up_to_whole_minutes():
@@ -106,18 +126,20 @@ def test_a_time_limit_is_rounded_up_to_whole_minutes():
 
 
 def test_gpus_go_to_the_stages_that_compute():
-    plan = plan_of({"gpus_per_node": 8}, {"judge": {"kind": "local", "model": "m"}})
+    plan = plan_of({"gpus_per_node": 8}, {"judge": {"kind": "local", "model": "m"}}, benchmark=BENCHMARK)
     assert {stage.name: stage.gpus_per_node for stage in plan.stages} == {
         "preprocess": 0,
         "train": 8,
         "generate": 1,
+        "benchmark": 1,
         "judge": 1,
         "report": 0,
     }
 
 
-def test_an_endpoint_that_judges_takes_no_gpu():
-    plan = plan_of({"gpus_per_node": 8}, {"judge": {"kind": "openai"}})
+@pytest.mark.parametrize("kind", ["openai", "anthropic"])
+def test_an_endpoint_that_judges_takes_no_gpu(kind):
+    plan = plan_of({"gpus_per_node": 8}, {"judge": {"kind": kind}})
     assert plan.stage("judge").gpus_per_node == 0
 
 

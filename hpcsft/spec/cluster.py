@@ -131,7 +131,8 @@ class ClusterSpec(Resources):
     """slurm, local (this machine, in the background), or auto: slurm where there is an sbatch."""
 
     gpus_per_node: Count = 0
-    """GPUs of each node for training. Where it is above 0, each task that generates, and a local judge, takes one."""
+    """GPUs of each node for training. Where it is above 0, each task that generates or benchmarks
+    takes one, and a local judge."""
 
     setup: list[str] = []
     """Shell lines that run at the start of every job, such as `module load cuda`. They are run as they stand."""
@@ -159,6 +160,9 @@ class ClusterSpec(Resources):
 
     judge: ArrayResources = ArrayResources()
     """Resources of judging."""
+
+    benchmark: ArrayResources = ArrayResources()
+    """Resources of each task that benchmarks a checkpoint."""
 
     report: Resources = Resources()
     """Resources of the report."""

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pydantic import NonNegativeInt, model_validator
 
 from hpcsft.spec.base import Name, ScriptPath, Section
+from hpcsft.spec.benchmark import BenchmarkSpec
 from hpcsft.spec.cluster import ClusterSpec
 from hpcsft.spec.data import HUB, TEMPLATES, DataSpec
 from hpcsft.spec.evaluate import EvaluateSpec
@@ -41,6 +42,9 @@ class ExperimentSpec(Section):
     evaluate: EvaluateSpec | None = None
     """Answers to held-out prompts, compared with reference answers; null for none."""
 
+    benchmark: BenchmarkSpec | None = None
+    """Tasks of lm-evaluation-harness on the checkpoints; null for none."""
+
     cluster: ClusterSpec = ClusterSpec()
     """Where the jobs run."""
 
@@ -64,9 +68,13 @@ class ExperimentSpec(Section):
 
     def _missing_checkpoints(self) -> Iterator[str]:
         allowed = self.all_checkpoints()
-        for name in self.evaluate.checkpoints if self.evaluate and self.evaluate.checkpoints != "all" else ():
-            if name not in allowed:
-                yield f"evaluate.checkpoints: no checkpoint '{name}'; there will be {', '.join(allowed)}"
+        for where, section in (("evaluate", self.evaluate), ("benchmark", self.benchmark)):
+            for name in section.checkpoints if section and section.checkpoints != "all" else ():
+                if name not in allowed:
+                    yield f"{where}.checkpoints: no checkpoint '{name}'; there will be {', '.join(allowed)}"
+        for name in self.evaluate.outputs if self.evaluate else ():
+            if name in allowed:
+                yield f"evaluate.outputs: '{name}' is a checkpoint of this run; give the other model another name"
 
     def _unfit_offload(self) -> Iterator[str]:
         if self.train.offload == "all" and self.train.zero_stage != 3:
@@ -95,10 +103,19 @@ class ExperimentSpec(Section):
 
     def evaluated_checkpoints(self) -> list[str]:
         """The checkpoints that are evaluated, in the order of training."""
-        if self.evaluate is None:
-            return []
-        wanted = self.evaluate.checkpoints
+        return self._chosen(self.evaluate)
+
+    def benchmarked_checkpoints(self) -> list[str]:
+        """The checkpoints that are benchmarked, in the order of training."""
+        return self._chosen(self.benchmark)
+
+    def _chosen(self, section: EvaluateSpec | BenchmarkSpec | None) -> list[str]:
+        wanted = section.checkpoints if section else []
         return [name for name in self.all_checkpoints() if wanted == "all" or name in wanted]
+
+    def judged_names(self) -> list[str]:
+        """The evaluated checkpoints, and the other models that are judged alike."""
+        return self.evaluated_checkpoints() + (list(self.evaluate.outputs) if self.evaluate else [])
 
     def absolute(self) -> ExperimentSpec:
         """The same spec with every local path made absolute."""
@@ -112,8 +129,13 @@ class ExperimentSpec(Section):
             spec["data"]["template"] = _absolute(self.data.template)
         if self.evaluate:
             spec["evaluate"]["prompts"] = _absolute(self.evaluate.prompts)
-            if self.evaluate.judge.kind == "local":
-                spec["evaluate"]["judge"]["model"] = _absolute(self.evaluate.judge.model)
+            spec["evaluate"]["outputs"] = {name: _absolute(path) for name, path in self.evaluate.outputs.items()}
+            spec["evaluate"]["leaderboards"] = [_absolute(path) for path in self.evaluate.leaderboards]
+            judge = spec["evaluate"]["judge"]
+            for field in ("template", "evaluator", *(["model"] if judge["kind"] == "local" else [])):
+                judge[field] = judge[field] and _absolute(judge[field])
+        if self.benchmark and self.benchmark.include_path:
+            spec["benchmark"]["include_path"] = _absolute(self.benchmark.include_path)
         return ExperimentSpec.model_validate(spec)
 
     def digest(self) -> str:

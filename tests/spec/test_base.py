@@ -46,7 +46,7 @@ EXPRESSIONS = ["cluster.constraint", "cluster.sbatch.exclude", "cluster.train.co
 """May combine names with & | ( ) [ ]; they are quoted where they are written."""
 WORDS = [
     *(f"cluster.{field}" for field in ("partition", "account", "qos")),
-    *(f"cluster.{stage}.partition" for stage in ("preprocess", "train", "generate", "judge", "report")),
+    *(f"cluster.{stage}.partition" for stage in ("preprocess", "train", "generate", "benchmark", "judge", "report")),
     "cluster.train.account",
     "cluster.train.qos",
 ]

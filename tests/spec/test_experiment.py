@@ -16,6 +16,7 @@ from hpcsft.errors import SpecError
 from hpcsft.plan import make_plan
 from hpcsft.spec import ExperimentSpec, parse_spec
 from hpcsft.spec.cluster import SBATCH_DERIVED, SBATCH_OWNED, RetriesSpec
+from hpcsft.spec.evaluate import JudgeSpec
 from hpcsft.spec.overrides import KNOWN, OWNED_BY_SPEC, REFUSED, ZERO_3
 from hpcsft.train.deepspeed_config import deepspeed_config
 from tests.spec.values import changed, minimal
@@ -87,18 +88,43 @@ OTHER_VALUES: dict[str, Any] = {
     "evaluate.prompts": "other.json",
     "evaluate.checkpoints": ["base"],
     "evaluate.shards": 2,
+    "evaluate.outputs": {"falcon-7b": "falcon.json"},
+    "evaluate.leaderboards": ["leaderboard.csv"],
+    **{f"evaluate.checks.{kind}": 0.5 for kind in ("echo", "empty", "leftover", "loop", "cut")},
     "evaluate.generation.max_new_tokens": 64,
     "evaluate.generation.temperature": 0.7,
+    "evaluate.generation.top_k": 50,
+    "evaluate.generation.top_p": 0.9,
     "evaluate.generation.prompt_style": "raw",
+    "evaluate.generation.stop": ["\n\nQ:"],
+    "evaluate.generation.batching": "sorted",
     "evaluate.generation.batch_size": 2,
     "evaluate.judge.kind": "local",
     "evaluate.judge.model": "gpt-4o",
     "evaluate.judge.api": "chat",
     "evaluate.judge.base_url": "http://localhost:8000/v1",
     "evaluate.judge.api_key_env": "OTHER_KEY",
+    "evaluate.judge.template": "question.txt",
+    "evaluate.judge.evaluator": "evaluators/alpaca_eval_gpt4",
     "evaluate.judge.orders": "random",
+    "evaluate.judge.order_seed": 1,
+    "evaluate.judge.temperature": 1.0,
+    "evaluate.judge.max_tokens": 1,
+    "evaluate.judge.max_unparsed": 1,
+    "evaluate.judge.max_tries": 1,
+    "evaluate.judge.timeout_s": 10.0,
+    "evaluate.judge.price.input": 10.0,
+    "evaluate.judge.price.output": 30.0,
+    "evaluate.judge.max_cost_usd": 20.0,
     "evaluate.judge.max_concurrency": 2,
     "evaluate.judge.batch_size": 2,
+    "benchmark.tasks": ["arc_easy", "mmlu"],
+    "benchmark.include_path": "own-tasks",
+    "benchmark.checkpoints": ["base"],
+    "benchmark.num_fewshot": 0,
+    "benchmark.limit": 10,
+    "benchmark.batch_size": 2,
+    "benchmark.apply_chat_template": True,
     "cluster.kind": "slurm",
     "cluster.gpus_per_node": 4,
     "cluster.setup": ["module load cuda"],
@@ -109,11 +135,11 @@ OTHER_VALUES: dict[str, Any] = {
     "cluster.preprocess.tasks": 2,
     "cluster.train.nodes": 2,
     "cluster.train.tasks_per_node": 2,
-    **{f"cluster.{stage}.gpus_per_node": 1 for stage in ("train", "generate", "judge")},
+    **{f"cluster.{stage}.gpus_per_node": 1 for stage in ("train", "generate", "benchmark", "judge")},
     **{f"cluster.{key}": value for key, value in STAGE_VALUES.items()},
     **{
         f"cluster.{stage}.{key}": value
-        for stage in ("preprocess", "train", "generate", "judge", "report")
+        for stage in ("preprocess", "train", "generate", "benchmark", "judge", "report")
         for key, value in STAGE_VALUES.items()
     },
 }
@@ -122,7 +148,14 @@ OTHER_VALUES: dict[str, Any] = {
 APART = {"train.optimizer", "train.master_weights"}
 """The one has no other value, that of the other does not go with float32."""
 
-FULL = minimal(evaluate={"prompts": "p.json"})
+FULL = minimal(
+    evaluate={
+        "prompts": "p.json",
+        "generation": {"temperature": 1.0},
+        "judge": {"price": {"input": 1.5, "output": 2.0}},
+    },
+    benchmark={"tasks": ["arc_easy"]},
+)
 
 
 def leaves(model: type[BaseModel], prefix: str = "") -> list[str]:
@@ -196,7 +229,13 @@ def test_relative_paths_become_absolute(tmp_path, monkeypatch):
         "runs_dir": "runs",
         "model": {"path": "./models/../m"},
         "data": {"train": ["d/*.jsonl", "/abs.jsonl", "~/e.jsonl"], "validation": ["v.jsonl"]},
-        "evaluate": {"prompts": "p.json", "judge": {"kind": "local", "model": "judge"}},
+        "evaluate": {
+            "prompts": "p.json",
+            "judge": {"kind": "local", "model": "judge", "template": "q.txt"},
+            "outputs": {"falcon": "f.json"},
+            "leaderboards": ["l.csv"],
+        },
+        "benchmark": {"tasks": ["own"], "include_path": "tasks"},
     }
     spec = parse_spec(values)
     here = str(tmp_path)
@@ -205,9 +244,13 @@ def test_relative_paths_become_absolute(tmp_path, monkeypatch):
     assert spec.data.train == [f"{here}/d/*.jsonl", "/abs.jsonl", "/home/someone/e.jsonl"]
     assert spec.data.validation == [f"{here}/v.jsonl"]
     assert spec.evaluate and spec.evaluate.prompts == f"{here}/p.json"
-    assert spec.evaluate.judge.model == f"{here}/judge"
+    assert (spec.evaluate.judge.model, spec.evaluate.judge.template) == (f"{here}/judge", f"{here}/q.txt")
+    assert (spec.evaluate.outputs, spec.evaluate.leaderboards) == ({"falcon": f"{here}/f.json"}, [f"{here}/l.csv"])
+    assert spec.benchmark and spec.benchmark.include_path == f"{here}/tasks"
     hosted = parse_spec(changed(values, "evaluate.judge", {"kind": "openai", "model": "gpt-4o"}))
     assert hosted.evaluate and hosted.evaluate.judge.model == "gpt-4o"
+    judged_as = parse_spec(changed(values, "evaluate.judge", {"evaluator": "evaluators/chatgpt"}))
+    assert judged_as.evaluate and judged_as.evaluate.judge.evaluator == f"{here}/evaluators/chatgpt"
 
 
 def test_a_folder_that_no_batch_script_may_hold_is_refused(tmp_path, monkeypatch):
@@ -221,14 +264,65 @@ def test_a_folder_that_no_batch_script_may_hold_is_refused(tmp_path, monkeypatch
 
 @pytest.mark.parametrize("name", ["epoch-4", "epoch-0", "epoch-01", "Base", "latest"])
 def test_checkpoints_that_will_not_exist(name):
-    values = minimal(train={"epochs": 3}, evaluate={"prompts": "p.json", "checkpoints": ["base", name]})
+    chosen = {"checkpoints": ["base", name]}
+    values = minimal(evaluate={"prompts": "p.json", **chosen}, benchmark={"tasks": ["t"], **chosen})
     assert errors_of(values) == [
-        f"error: evaluate.checkpoints: no checkpoint '{name}'; there will be base, epoch-1, epoch-2, epoch-3"
+        f"error: {section}.checkpoints: no checkpoint '{name}'; there will be base, epoch-1, epoch-2, epoch-3"
+        for section in ("evaluate", "benchmark")
     ]
 
 
+@pytest.mark.parametrize(
+    ("tasks", "text"),
+    [
+        ([], "have at least 1 item"),
+        (["a", "b", "a"], "each task once"),
+        (["../a"], "must match pattern"),
+        (["mmlu_*"], "must match pattern"),
+    ],
+)
+def test_tasks_of_a_benchmark_become_names_of_files(tasks, text):
+    (line,) = errors_of(minimal(benchmark={"tasks": tasks}))
+    assert line.startswith("error: benchmark.tasks") and text in line
+
+
+def test_another_model_has_a_name_of_its_own():
+    values = minimal(evaluate={"prompts": "p.json", "outputs": {"epoch-1": "a.json", "falcon": "b.json"}})
+    assert errors_of(values) == [
+        "error: evaluate.outputs: 'epoch-1' is a checkpoint of this run; give the other model another name"
+    ]
+    del values["evaluate"]["outputs"]["epoch-1"]
+    assert parse_spec(values).judged_names() == ["base", "epoch-1", "epoch-2", "epoch-3", "falcon"]
+
+
+@pytest.mark.parametrize(
+    ("section", "given", "told"),
+    [
+        ("generation", {"top_k": 50}, "top_k and top_p are for sampling"),
+        ("generation", {"top_p": 0.9}, "top_k and top_p are for sampling"),
+        ("generation", {"temperature": 1, "batching": "continuous"}, "would hang on its schedule"),
+        ("judge", {"template": "a", "evaluator": "b"}, "an evaluator brings its own template"),
+        ("judge", {"kind": "local", "model": "m", "evaluator": "b"}, "AlpacaEval's evaluators are for endpoints"),
+        ("judge", {"max_cost_usd": 5}, "max_cost_usd needs price"),
+        ("judge", {"api_key_env": "sk-abc"}, "never the key itself"),
+        ("checks", {"echo": 20}, "less than or equal to 1"),
+    ],
+)
+def test_settings_of_the_evaluation_that_do_not_go_together(section, given, told):
+    (line, *_) = errors_of(minimal(evaluate={"prompts": "p.json", section: given}))
+    assert line.startswith(f"error: evaluate.{section}") and told in line
+
+
+def test_the_key_of_a_judge_is_that_of_its_kind():
+    assert JudgeSpec().key_variable == "OPENAI_API_KEY"
+    assert JudgeSpec(kind="anthropic").key_variable == "ANTHROPIC_API_KEY"
+    assert JudgeSpec(kind="anthropic", api_key_env="MINE").key_variable == "MINE"
+
+
 def test_evaluated_checkpoints_are_in_the_order_of_training():
-    assert parse_spec(minimal()).evaluated_checkpoints() == []
+    assert parse_spec(minimal()).evaluated_checkpoints() == parse_spec(minimal()).benchmarked_checkpoints() == []
+    some = parse_spec(minimal(benchmark={"tasks": ["t"], "checkpoints": ["epoch-3", "base"]}))
+    assert some.benchmarked_checkpoints() == ["base", "epoch-3"] and some.evaluated_checkpoints() == []
     assert parse_spec(changed(FULL, "train.epochs", 2)).evaluated_checkpoints() == ["base", "epoch-1", "epoch-2"]
     chosen = changed(FULL, "evaluate.checkpoints", ["epoch-3", "base"])
     assert parse_spec(chosen).evaluated_checkpoints() == ["base", "epoch-3"]
@@ -429,7 +523,7 @@ def test_every_other_value_fits_its_section():
     """All that go together are a spec, so that none of the tests above passes for the wrong reason."""
     values = FULL
     for path, value in OTHER_VALUES.items():
-        if path != "model.lora.export":  # with model.export: see below
+        if path not in ("model.lora.export", "evaluate.judge.evaluator"):  # with others: tested apart
             values = changed(values, path, value)
     spec = parse_spec(values)
     assert Path(spec.runs_dir).name == "elsewhere"
