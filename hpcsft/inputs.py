@@ -8,15 +8,18 @@ from __future__ import annotations
 import importlib.util
 import itertools
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
+from hpcsft.benchmark.check import benchmark_problems
 from hpcsft.data.files import find_files, read_about, saved_files
 from hpcsft.data.formats import RowError, check_keys, conversation_of
 from hpcsft.data.hub import PREFIX
 from hpcsft.data.readers import read_rows
 from hpcsft.errors import HpcsftError, InputError
+from hpcsft.evaluate.judges import check_judge_files
+from hpcsft.evaluate.other_outputs import read_outputs
 from hpcsft.evaluate.prompts import load_prompts
 from hpcsft.lora import check_lora
 from hpcsft.model_folder.adapter import is_adapter
@@ -25,6 +28,7 @@ from hpcsft.model_folder.vocabulary import has_chat_template
 from hpcsft.model_shape import LLAMA_LAYOUT
 from hpcsft.plan import STAGES
 from hpcsft.records import Record
+from hpcsft.report.leaderboard import read_leaderboard
 from hpcsft.spec import ExperimentSpec
 from hpcsft.spec.data import TEMPLATES
 from hpcsft.spec.evaluate import JudgeSpec
@@ -42,6 +46,8 @@ class InputFacts(Record):
     data_files: list[str]
     data_bytes: int
     num_prompts: int
+    warnings: list[str] = []
+    """What will be missing later, and can still be given then."""
 
 
 def check_inputs(spec: ExperimentSpec, stages: Collection[str] = STAGES) -> InputFacts:
@@ -72,10 +78,16 @@ def check_inputs(spec: ExperimentSpec, stages: Collection[str] = STAGES) -> Inpu
     prompts = attempt(load_prompts, spec.evaluate.prompts) if spec.evaluate else []
     if "train" in stages:
         attempt(check_trackers, spec.train.trackers)
-    if spec.evaluate and "judge" in stages:
-        attempt(check_judge, spec.evaluate.judge)
+    for name, path in spec.evaluate.outputs.items() if spec.evaluate and prompts else ():
+        attempt(read_outputs, name, path, prompts)
+    if spec.evaluate:
+        attempt(check_judge_files, spec.evaluate.judge)
+        for path in spec.evaluate.leaderboards:
+            attempt(read_leaderboard, path)
     if spec.evaluate and spec.evaluate.judge.kind == "local":
         attempt(check_model, spec.evaluate.judge.model, "evaluate.judge.model")
+    if "benchmark" in stages:
+        problems += benchmark_problems(spec)
     if problems:
         raise InputErrors(problems)
     return InputFacts(
@@ -83,6 +95,7 @@ def check_inputs(spec: ExperimentSpec, stages: Collection[str] = STAGES) -> Inpu
         data_files=list(dict.fromkeys(files)),
         data_bytes=sum(data_size(file) for file in set(files)),
         num_prompts=len(prompts),
+        warnings=list(what_the_judge_lacks(spec.evaluate.judge)) if spec.evaluate and "judge" in stages else [],
     )
 
 
@@ -119,13 +132,15 @@ def check_trackers(trackers: list[str]) -> None:
         raise InputError(f"train.trackers: not installed: {', '.join(missing)}", how_to_install(missing))
 
 
-def check_judge(judge: JudgeSpec) -> None:
-    """The package and the key of a judge behind an API, or InputError: training is long, and both are easily missed."""
-    later = "or leave it for later: --stages preprocess,train,generate"
-    if judge.kind == "openai" and importlib.util.find_spec("openai") is None:
-        raise InputError("evaluate.judge: the package openai is not installed", f"pip install openai, {later}")
-    if judge.kind == "openai" and judge.base_url is None and not os.environ.get(judge.api_key_env):
-        raise InputError(f"evaluate.judge: {judge.api_key_env} is not set", f"export {judge.api_key_env}=..., {later}")
+def what_the_judge_lacks(judge: JudgeSpec) -> Iterator[str]:
+    """Warnings about the package and the key of a judge behind an API: without them the run would wait for a judge."""
+    then = "; or the run will wait for a judge: python jobs/judge.py RUN_DIR finishes it later"
+    if judge.kind == "local":
+        return
+    if importlib.util.find_spec(judge.kind) is None:
+        yield f"evaluate.judge: the package {judge.kind} is not installed: pip install 'hpcsft[{judge.kind}]'{then}"
+    if judge.base_url is None and not os.environ.get(judge.key_variable):
+        yield f"evaluate.judge: {judge.key_variable} is not set: export {judge.key_variable}=...{then}"
 
 
 class InputErrors(InputError):

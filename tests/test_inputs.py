@@ -288,22 +288,42 @@ def test_a_judge_behind_an_api_is_no_folder(spec_values, monkeypatch):
     check_inputs(parse_spec(spec_values))
 
 
-def test_a_judge_without_its_key_is_told_before_anything_is_queued(spec_values, monkeypatch):
-    spec_values["evaluate"]["judge"] = {"kind": "openai", "api_key_env": "MY_KEY"}
-    spec = parse_spec(spec_values)
-    monkeypatch.delenv("MY_KEY", raising=False)
-    with pytest.raises(InputError, match=r"evaluate\.judge: MY_KEY is not set"):
-        check_inputs(spec)
-    check_inputs(spec, stages=["preprocess", "train", "generate"])
-    monkeypatch.setenv("MY_KEY", "x")
-    check_inputs(spec)
+@pytest.mark.parametrize(("kind", "variable"), [("openai", "OPENAI_API_KEY"), ("anthropic", "ANTHROPIC_API_KEY")])
+def test_a_judge_without_its_key_is_told_before_anything_is_queued(spec_values, monkeypatch, kind, variable):
+    """As a warning: the run can wait for a judge, and the key may be for the login node only."""
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: name)
+    spec_values["evaluate"]["judge"] = {"kind": kind, "model": "m"}
+    monkeypatch.delenv(variable, raising=False)
+    (warning,) = check_inputs(parse_spec(spec_values)).warnings
+    assert f"{variable} is not set" in warning and "python jobs/judge.py RUN_DIR" in warning
+    assert not check_inputs(parse_spec(spec_values), stages=["preprocess", "train", "generate"]).warnings
+    monkeypatch.setenv(variable, "x")
+    assert not check_inputs(parse_spec(spec_values)).warnings
 
 
 def test_a_judge_without_its_package_is_told_too(spec_values, monkeypatch):
     spec_values["evaluate"]["judge"] = {"kind": "openai", "base_url": "http://localhost:1/v1"}
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(InputError, match="the package openai is not installed"):
+    (warning,) = check_inputs(parse_spec(spec_values)).warnings
+    assert "the package openai is not installed: pip install 'hpcsft[openai]'" in warning
+
+
+def test_benchmarks_that_nobody_knows_are_told(spec_values):
+    spec_values["benchmark"] = {"tasks": ["no_such_task"]}
+    with pytest.raises(InputErrors, match="benchmark"):
+        check_inputs(parse_spec(spec_values), ["benchmark"])
+
+
+def test_answers_of_other_models_are_looked_at(spec_values, tmp_path):
+    prompts = json.loads(Path(spec_values["evaluate"]["prompts"]).read_text())
+    spec_values["evaluate"]["outputs"] = {"falcon": str(tmp_path / "falcon.json")}
+    with pytest.raises(InputError, match=r"evaluate\.outputs\.falcon: .*cannot be read"):
         check_inputs(parse_spec(spec_values))
+    (tmp_path / "falcon.json").write_text(json.dumps(prompts[1:]))
+    with pytest.raises(InputError, match="1 of 6 prompts have no answer"):
+        check_inputs(parse_spec(spec_values))
+    (tmp_path / "falcon.json").write_text(json.dumps(prompts))
+    check_inputs(parse_spec(spec_values))
 
 
 def test_a_tracker_that_is_not_installed_is_told_before_anything_is_queued(spec_values, monkeypatch):

@@ -22,9 +22,11 @@ from tests.runs import finished_run
 
 HEAVY = {
     "accelerate",
+    "anthropic",
     "datasets",
     "deepspeed",
     "jinja2",
+    "lm_eval",
     "matplotlib",
     "numpy",
     "openai",
@@ -70,8 +72,8 @@ RULES = {
     "hpcsft.estimate": Rule(f"{LOW} model_shape flops gpus lora inputs estimate train.deepspeed_config"),
     "hpcsft.estimate.text": Rule("estimate.memory", "rich"),
     "hpcsft.inputs": Rule(
-        f"{LOW} lora model_shape model_folder data.files data.formats data.hub data.readers evaluate.prompts "
-        "train.trackers"
+        f"{LOW} lora model_shape model_folder benchmark.check data.files data.formats data.hub data.readers "
+        "evaluate.judges evaluate.other_outputs evaluate.prompts report.leaderboard train.trackers"
     ),
     "hpcsft.attempt": Rule(f"{LOW} attempt slurm_client"),
     "hpcsft.attempt.causes": Rule("errors"),  # pure
@@ -80,13 +82,17 @@ RULES = {
     "hpcsft.slurm_client": Rule("errors"),
     "hpcsft.cluster.resume": Rule(f"{LOW} attempt slurm_client cluster estimate train.deepspeed_config"),
     "hpcsft.cluster.task": Rule(later="attempt errors rundir submitit"),  # unpickled by any version: light
-    "hpcsft.cluster.dry_run": Rule(f"{LOW} cluster estimate inputs train.deepspeed_config"),
-    "hpcsft.monitor": Rule(f"{LOW} slurm_client cluster monitor", "rich"),
-    "hpcsft.monitor.state": Rule("errors records plan slurm_client"),  # pure
-    "hpcsft.monitor.view": Rule("monitor.state", "rich"),  # pure
+    "hpcsft.cluster.dry_run": Rule(
+        f"{LOW} cluster estimate inputs evaluate.judges.cost evaluate.prompts train.deepspeed_config"
+    ),
+    "hpcsft.monitor": Rule(f"{LOW} slurm_client cluster monitor", "rich", later="report.document report.terminal"),
+    "hpcsft.monitor.facts": Rule("records plan slurm_client"),  # this and the next three are pure
+    "hpcsft.monitor.task_state": Rule("records slurm_client monitor.facts"),
+    "hpcsft.monitor.state": Rule("errors records plan slurm_client monitor.facts monitor.task_state"),
+    "hpcsft.monitor.view": Rule("monitor.state", "rich"),
     "hpcsft.console": Rule("errors cluster.snapshot", later="spec"),
     "hpcsft.quickstart": Rule("errors quickstart", later="models spec tokenizers yaml"),
-    "hpcsft.stage": Rule(f"{LOW} attempt"),
+    "hpcsft.stage": Rule(f"{LOW} attempt stage"),
     "hpcsft.data": Rule(f"{LOW} stage data models.tokenizer", "numpy pyarrow tokenizers"),
     "hpcsft.data.formats": Rule(),  # light, as are those below that name what they may load
     "hpcsft.data.streams": Rule("errors", later="pyarrow"),
@@ -145,27 +151,44 @@ RULES = {
     "hpcsft.train.tracker_kinds": Rule("records rundir train.trackers", later="tensorboard wandb"),
     "hpcsft.train.commit": Rule("records rundir attempt.fence", "pydantic"),
     "hpcsft.evaluate": Rule(f"{LOW} stage data models evaluate", "torch transformers"),
-    "hpcsft.evaluate.prompts": Rule("errors records data.formats"),  # this and the next four are light
+    "hpcsft.evaluate.prompts": Rule("errors records data.formats"),  # this and those below are light but where told
     "hpcsft.evaluate.verdicts": Rule("errors records evaluate.prompts"),
-    "hpcsft.evaluate.scores": Rule("errors records"),
     "hpcsft.evaluate.outputs": Rule(f"{LOW} evaluate.prompts"),
+    "hpcsft.evaluate.other_outputs": Rule("errors data.formats evaluate.outputs evaluate.prompts"),
+    "hpcsft.evaluate.checks": Rule("errors records spec evaluate.outputs"),
+    "hpcsft.evaluate.scores": Rule("errors records evaluate.verdicts evaluate.scores"),
+    "hpcsft.evaluate.scores.text": Rule("evaluate.scores", "rich"),
     "hpcsft.evaluate.judges": Rule(
-        "errors records spec evaluate.prompts evaluate.verdicts",
-        later="openai torch data.tokens models evaluate.generate",
+        "errors records spec evaluate.prompts evaluate.verdicts evaluate.judges", later="anthropic openai yaml"
+    ),
+    "hpcsft.evaluate.judges.local_judge": Rule(  # not light
+        "errors spec data models evaluate.judges evaluate.verdicts", "torch"
+    ),
+    "hpcsft.benchmark": Rule(f"{LOW} stage data.chat_template data.trained_template models evaluate.outputs benchmark"),
+    "hpcsft.benchmark.task_files": Rule("errors", later="yaml"),
+    "hpcsft.benchmark.check": Rule("errors spec benchmark.task_files"),
+    "hpcsft.benchmark.results": Rule("records rundir"),
+    "hpcsft.benchmark.harness": Rule(
+        "errors spec benchmark.check benchmark.results", "lm_eval numpy torch transformers"
     ),
     "hpcsft.report": Rule(
-        f"{LOW} stage report data.readable data.shards evaluate.judges evaluate.outputs evaluate.prompts "
-        "evaluate.scores evaluate.verdicts"
+        f"{LOW} stage report data.readable data.shards evaluate.checks evaluate.conditions evaluate.judges "
+        "evaluate.scores"
     ),
-    "jobs": Rule("stage attempt.ending", later="data models train evaluate report"),
+    "hpcsft.report.document": Rule("records evaluate.checks evaluate.conditions evaluate.scores"),
+    "hpcsft.report.leaderboard": Rule("errors report.document"),
+    "hpcsft.report.terminal": Rule("evaluate.scores report.document report.sentences report.tables", "rich"),
+    "jobs": Rule("stage attempt.ending attempt.identity", later="data models train evaluate benchmark report"),
     "launch": Rule(f"{LOW} estimate inputs cluster monitor", later="rich"),
+    "launch.score": Rule("errors evaluate.scores", later="rich"),
     "launch.plan": Rule(f"{LOW} estimate inputs gpus", later="rich data.amount models.tokenizer"),
     "launch.preview": Rule(f"{LOW} inputs cluster", later="rich data models.tokenizer"),
 }
 """Row of a module: the longest prefix of its name."""
 
 ON_LOGIN_NODE = (
-    f"{LOW} model_shape flops gpus lora model_folder slurm_client attempt estimate inputs cluster monitor console"
+    f"{LOW} model_shape flops gpus lora model_folder slurm_client attempt estimate inputs cluster monitor console "
+    "evaluate.scores report.document report.tables report.sentences report.terminal"
 )
 LOGIN_NODE = "launch " + " ".join(f"hpcsft.{name}" for name in ON_LOGIN_NODE.split())
 """What runs on a login node."""

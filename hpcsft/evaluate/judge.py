@@ -6,67 +6,79 @@ evaluate/CHECKPOINT/annotations.json   AlpacaEval's format, written when all ver
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Sequence
 
-from hpcsft.evaluate.judges import Judge, judge_identity, make_judge
-from hpcsft.evaluate.outputs import collect_outputs
-from hpcsft.evaluate.prompts import load_prompts
-from hpcsft.evaluate.verdicts import Comparison, Verdict, annotations, comparisons
-from hpcsft.records import append_jsonl, read_jsonl, write_json
+from hpcsft.evaluate.checks import check_answers, refuse_bad
+from hpcsft.evaluate.judges import judge_identity, make_judge
+from hpcsft.evaluate.judges.cost import estimate
+from hpcsft.evaluate.judges.journal import VerdictJournal
+from hpcsft.evaluate.other_outputs import read_outputs
+from hpcsft.evaluate.outputs import Answer, collect_answers, write_outputs
+from hpcsft.evaluate.prompts import Prompt, load_prompts
+from hpcsft.evaluate.verdicts import Comparison, annotations, comparisons
+from hpcsft.records import write_json
 from hpcsft.stage import StageContext
 
 
 def judge(context: StageContext) -> None:
-    """The body of the stage."""
+    """The body of the stage. Raises Waiting if the answers are not worth a judge, or there is none to ask."""
     run, spec = context.run, context.spec
     prompts = load_prompts(spec.evaluate.prompts)
-    outputs = {
-        checkpoint: [answer.output for answer in collect_outputs(run, spec, checkpoint, prompts)]
-        for checkpoint in spec.evaluated_checkpoints()
-    }
-    orders = spec.evaluate.judge.orders
-    pairs = {checkpoint: comparisons(prompts, texts, orders) for checkpoint, texts in outputs.items()}
+    answers = _collect(context, prompts)
+    _check(context, answers)
+    settings = spec.evaluate.judge.model_copy(update={"max_cost_usd": None}) if context.forced else spec.evaluate.judge
+    outputs = {name: [answer.output for answer in given] for name, given in answers.items()}
+    pairs = {name: comparisons(prompts, texts, settings.orders, settings.order_seed) for name, texts in outputs.items()}
     total = sum(map(len, pairs.values()))
     context.progress(0, total, "verdicts")
-    judge = make_judge(spec.evaluate.judge)
+    judge, identity = make_judge(settings), judge_identity(settings)
+    _tell_cost(context, VerdictJournal(run.evaluate / next(iter(pairs)) / "verdicts.jsonl", judge, identity), pairs)
     done = 0
-    for checkpoint, texts in outputs.items():
-        folder = run.evaluate / checkpoint
-        journal = VerdictJournal(folder / "verdicts.jsonl", judge, judge_identity(spec.evaluate.judge))
-        for finished in journal.complete(pairs[checkpoint]):
+    for name, texts in outputs.items():
+        journal = VerdictJournal(run.evaluate / name / "verdicts.jsonl", judge, identity)
+        for finished in journal.complete(pairs[name]):
             context.progress(done + finished, total, "verdicts")
             context.stop_if_asked()
-        done += len(pairs[checkpoint])
-        judged = [(pair, journal.known[pair.key(journal.identity)]) for pair in pairs[checkpoint]]
-        rows = annotations(prompts, texts, judged, f"{spec.name}/{checkpoint}", judge.name)
-        write_json(folder / "annotations.json", rows)
-        context.say(f"{checkpoint}: {len(judged)} verdicts by {judge.name}")
+        done += len(pairs[name])
+        judged = [(pair, journal.known[pair.key(identity)]) for pair in pairs[name]]
+        rows = annotations(prompts, texts, judged, _generator(context, name), judge.name)
+        write_json(run.evaluate / name / "annotations.json", rows)
+        context.say(f"{name}: {len(judged)} verdicts by {judge.name}")
     context.progress(total, total, "verdicts")
 
 
-class VerdictJournal:
-    """Verdicts that are known, and the file that keeps them."""
+def _tell_cost(context: StageContext, journal: VerdictJournal, pairs: dict[str, list[Comparison]]) -> None:
+    """What it will take is told, and Waiting raised if it is more than may be spent, before anything is asked."""
+    missing = journal.missing([pair for given in pairs.values() for pair in given])
+    cost = estimate(journal.judge.spec, missing)
+    usd = f", about {cost.usd:.2f} USD" if cost.usd is not None else ""
+    context.say(
+        f"{cost.num_requests} questions for {journal.judge.name}: about {cost.input_tokens:,} tokens to read, at most "
+        f"{cost.max_output_tokens:,} to write{usd}"
+    )
+    journal.budget.check(missing)
 
-    def __init__(self, path: Path, judge: Judge, identity: str):
-        self.path = path
-        self.judge = judge
-        self.identity = identity
-        self.known: dict[str, Verdict] = {
-            row["key"]: Verdict(row["first_better"], row["raw"])
-            for file in sorted(path.parent.parent.glob("*/verdicts.jsonl"))  # checkpoints may give the same answer
-            for row in read_jsonl(file)
-            if row["first_better"] is not None  # a reply without a verdict is asked for again
-        }
 
-    def complete(self, pairs: list[Comparison]) -> Iterator[int]:
-        """Ask for what is not known, keep each verdict at once, and yield how many of `pairs` are known so far."""
-        missing = {pair.key(self.identity): pair for pair in pairs}
-        for key in self.known:
-            missing.pop(key, None)
-        yield len(pairs) - len(missing)
-        for place, (pair, verdict) in enumerate(self.judge.verdicts(list(missing.values())), start=1):
-            key = pair.key(self.identity)
-            self.known[key] = verdict
-            append_jsonl(self.path, {"key": key, "row": pair.row, "model_first": pair.model_first, **verdict._asdict()})
-            yield len(pairs) - len(missing) + place
+def _collect(context: StageContext, prompts: Sequence[Prompt]) -> dict[str, list[Answer]]:
+    """Name -> answers in the order of the prompts, of the checkpoints and of the other models; written for all."""
+    run, spec = context.run, context.spec
+    answers = {name: collect_answers(run, name, prompts) for name in spec.evaluated_checkpoints()}
+    answers |= {name: read_outputs(name, path, prompts) for name, path in spec.evaluate.outputs.items()}
+    for name, given in answers.items():
+        write_outputs(run, name, _generator(context, name), given, prompts)
+    return answers
+
+
+def _check(context: StageContext, answers: dict[str, list[Answer]]) -> None:
+    """Count what is wrong with the answers, tell it, and refuse what no judge should be paid for."""
+    checks = {name: check_answers(given) for name, given in answers.items()}
+    write_json(context.run.checks, {name: found.model_dump() for name, found in checks.items()})
+    for name, found in checks.items():
+        context.say(f"{name}: {found.told()}")
+    if not context.forced:
+        refuse_bad(checks, context.spec.evaluate.checks)
+
+
+def _generator(context: StageContext, name: str) -> str:
+    """How a model is called in AlpacaEval's files."""
+    return name if name in context.spec.evaluate.outputs else f"{context.spec.name}/{name}"

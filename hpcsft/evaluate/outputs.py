@@ -24,9 +24,13 @@ class Answer(Record):
     """Place of the prompt in the prompts file, counted from 0."""
     instruction: str
     output: str
-    finish: Literal["stop", "length"]
-    """Did it end by itself, or was it cut at max_new_tokens?"""
+    finish: Literal["stop", "turn", "length"]
+    """Did it end by itself, or begin the user's next turn (which is cut off), or was it cut at max_new_tokens?"""
     num_tokens: int
+    """New ones, with those that ended it."""
+    batching: str = ""
+    """How it was computed with others: sorted/16, continuous. In bfloat16 that changes some answers."""
+    dtype: str = ""
 
 
 def checkpoint_path(run: RunDir, spec: ExperimentSpec, checkpoint: str) -> Path:
@@ -51,8 +55,8 @@ def read_answers(run: RunDir, checkpoint: str) -> dict[int, Answer]:
     return {answer.row: answer for answer in answers}
 
 
-def collect_outputs(run: RunDir, spec: ExperimentSpec, checkpoint: str, prompts: Sequence[Prompt]) -> list[Answer]:
-    """All answers in the order of the prompts, also written to model_outputs.json.
+def collect_answers(run: RunDir, checkpoint: str, prompts: Sequence[Prompt]) -> list[Answer]:
+    """All answers of `checkpoint` in the order of the prompts.
 
     Raises InputError if some are missing or were given to other instructions.
     """
@@ -62,18 +66,17 @@ def collect_outputs(run: RunDir, spec: ExperimentSpec, checkpoint: str, prompts:
         count = f"{len(missing)} of {len(prompts)} answers are missing"
         message = f"{checkpoint}: {count}, the first for prompt {missing[0]}"
         raise InputError(message, "run the stage 'generate' again: it makes only what is missing")
-    ordered = [answers[row] for row in range(len(prompts))]
+    return [answers[row] for row in range(len(prompts))]
+
+
+def write_outputs(run: RunDir, name: str, generator: str, answers: Sequence[Answer], prompts: Sequence[Prompt]) -> None:
+    """evaluate/NAME/model_outputs.json: the answers, in the order of the prompts."""
     rows = [
-        {
-            "instruction": prompt.instruction,
-            "output": answer.output,
-            "generator": f"{spec.name}/{checkpoint}",
-            "dataset": prompt.dataset,
-        }
-        for prompt, answer in zip(prompts, ordered, strict=True)
+        {"instruction": p.instruction, "output": answer.output, "generator": generator, "dataset": p.dataset}
+        for p, answer in zip(prompts, answers, strict=True)
     ]
-    write_json(run.evaluate / checkpoint / "model_outputs.json", rows)
-    return ordered
+    (run.evaluate / name).mkdir(parents=True, exist_ok=True)
+    write_json(run.evaluate / name / "model_outputs.json", rows)
 
 
 def _instruction(answers: dict[int, Answer], row: int) -> str | None:

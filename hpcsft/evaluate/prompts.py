@@ -24,15 +24,7 @@ class Prompt(Record):
 
 def load_prompts(path: str | Path) -> list[Prompt]:
     """All prompts in `path`. Raises InputError naming the row when the file is not of AlpacaEval's shape."""
-    try:
-        rows = json.loads(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"evaluate.prompts: {path}: cannot be read: {error.strerror}") from None
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"evaluate.prompts: {path}: not valid JSON: {error}", f"expected {_SHAPE}") from None
-    if not isinstance(rows, list) or not rows:
-        found = "an empty array" if rows == [] else f"a JSON {type(rows).__name__}"
-        raise InputError(f"evaluate.prompts: {path}: this is {found}", f"expected {_SHAPE}")
+    rows = read_array(path, "evaluate.prompts", _SHAPE)
     prompts = [_prompt(path, number, row) for number, row in enumerate(rows)]
     seen: set[str] = set()
     for number, prompt in enumerate(prompts):
@@ -41,6 +33,20 @@ def load_prompts(path: str | Path) -> list[Prompt]:
             raise InputError(f"evaluate.prompts: {path}: row {number} repeats an instruction", hint)
         seen.add(prompt.instruction)
     return prompts
+
+
+def read_array(path: str | Path, where: str, shape: str) -> list[Any]:
+    """The rows of a JSON array that is not empty; InputError, which begins with `where`, tells the `shape` expected."""
+    try:
+        rows = json.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"{where}: {path}: cannot be read: {error.strerror}") from None
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{where}: {path}: not valid JSON: {error}", f"expected {shape}") from None
+    if not isinstance(rows, list) or not rows:
+        found = "an empty array" if rows == [] else f"a JSON {type(rows).__name__}"
+        raise InputError(f"{where}: {path}: this is {found}", f"expected {shape}")
+    return rows
 
 
 def _prompt(path: str | Path, number: int, row: Any) -> Prompt:

@@ -9,12 +9,13 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from hpcsft.errors import InputError, StageError, Stopped
+from hpcsft.errors import InputError, Stopped, Waiting
 from hpcsft.evaluate.judge import judge
 from hpcsft.evaluate.outputs import Answer, append_answers, journal
 from hpcsft.evaluate.prompts import load_prompts
@@ -35,6 +36,7 @@ def run(spec_values, tmp_path, endpoint) -> RunDir:
     spec_values["evaluate"].update(
         prompts=str(tmp_path / "prompts.json"),
         checkpoints=["base", "epoch-1"],
+        checks={},
         judge={"model": "judge", "base_url": endpoint.base_url, "max_concurrency": 2},
     )
     run = new_run(spec_values)
@@ -163,7 +165,7 @@ def test_a_judge_that_fails_keeps_every_verdict_it_gave(run, endpoint):
         return prefers_the_model(request)
 
     endpoint.answer = overloaded
-    with pytest.raises(StageError, match=r"the judge judge does not answer: .*quota"):
+    with pytest.raises(Waiting, match=r"the judge judge does not answer: .*quota"):
         judge(context_of(run, "judge"))
     known = len(journaled(run))
     assert known == len(given) >= 20, "what was given while the failure was noticed has been paid for as well"
@@ -174,19 +176,26 @@ def test_a_judge_that_fails_keeps_every_verdict_it_gave(run, endpoint):
     assert len(endpoint.requests) - before == len(ALL) - known
 
 
-def test_a_reply_without_a_verdict_is_asked_for_again(run, endpoint):
+@pytest.mark.parametrize("shy_times", [1, 2, 3])
+def test_a_reply_without_a_verdict_is_asked_for_again_but_not_for_ever(run, endpoint, shy_times):
+    """max_unparsed is 3: over restarts too."""
+    said: dict[str, int] = {}
+
     def shy(request: dict[str, Any]) -> tuple[int, Any]:
-        return (200, reply("Hm.")) if "base 4" in asked(request) else prefers_the_model(request)
+        pair = asked(request)
+        said[pair] = said.get(pair, 0) + 1
+        return (
+            (200, reply("Hm.")) if "base 4 " in f"{pair} " and said[pair] <= shy_times else prefers_the_model(request)
+        )
 
     endpoint.answer = shy
     judge(context_of(run, "judge"))
     row = read_json(run.evaluate / "base" / "annotations.json")[4]
-    assert row["preference"] is None and [order["raw"] for order in row["orders"]] == ["Hm.", "Hm."]
+    assert row["preference"] == (None if shy_times == 3 else 2.0)
+    assert said["base 4 | reference 4"] == said["reference 4 | base 4"] == min(3, shy_times + 1)
     before = len(endpoint.requests)
-    endpoint.answer = prefers_the_model
     judge(context_of(run, "judge"))
-    assert sorted(map(asked, endpoint.requests[before:])) == ["base 4 | reference 4", "reference 4 | base 4"]
-    assert read_json(run.evaluate / "base" / "annotations.json")[4]["preference"] == 2.0
+    assert len(endpoint.requests) == before
 
 
 def test_another_judge_or_another_answer_is_asked_about(run, endpoint):
@@ -223,6 +232,59 @@ def test_a_pair_that_is_refused_costs_that_pair_only(run, endpoint):
     judge(context_of(run, "judge"))
     rows = read_json(run.evaluate / "base" / "annotations.json")
     assert [n for n, row in enumerate(rows) if row["preference"] is None] == [4]
+
+
+def echoed(run: RunDir) -> None:
+    """Half of epoch-1's answers repeat their prompts, which are long enough for that."""
+    prompts = read_json(Path(read_json(run.spec)["evaluate"]["prompts"]))
+    for prompt in prompts:
+        prompt["instruction"] = f"This is the longer {prompt['instruction']}"
+    write_json(Path(read_json(run.spec)["evaluate"]["prompts"]), prompts)
+    for checkpoint in ("base", "epoch-1"):
+        for row, prompt in enumerate(prompts):
+            text = prompt["instruction"] if checkpoint == "epoch-1" and row % 2 else ""
+            answer = Answer(
+                row=row, instruction=prompt["instruction"], output=f"{text} {row}", finish="stop", num_tokens=2
+            )
+            append_answers(journal(run, checkpoint, 0), [answer])
+
+
+def test_nobody_is_paid_for_answers_that_repeat_their_prompts_unless_it_is_forced(run, endpoint):
+    echoed(run)
+    with pytest.raises(
+        Waiting, match=r"epoch-1: 15 of 30 answers repeat the prompt \(evaluate\.checks\.echo is 0\.2\)"
+    ):
+        judge(context_of(run, "judge"))
+    assert not endpoint.requests
+    checks = read_json(run.checks)
+    assert (checks["epoch-1"]["echo"], checks["epoch-1"]["examples"]["echo"]) == (15, [1, 3, 5, 7, 9])
+    assert checks["base"]["echo"] == 0
+    judge(replace(context_of(run, "judge"), forced=True))
+    assert endpoint.requests and (run.evaluate / "epoch-1" / "annotations.json").exists()
+
+
+def test_another_limit_lets_them_pass(run, endpoint):
+    echoed(run)
+    spec = read_json(run.spec)
+    spec["evaluate"]["checks"] = {"echo": 0.5}
+    write_json(run.spec, spec)
+    judge(context_of(run, "judge"))
+    assert endpoint.requests
+
+
+def test_other_models_are_judged_alike(run, endpoint, tmp_path):
+    endpoint.answer = prefers_the_model
+    rows = [{"instruction": f"question {n}", "output": f"falcon {n}"} for n in range(NUM_PROMPTS)]
+    write_json(tmp_path / "falcon.json", rows[::-1])
+    spec = read_json(run.spec)
+    spec["evaluate"]["outputs"] = {"falcon-7b": str(tmp_path / "falcon.json")}
+    write_json(run.spec, spec)
+    judge(context_of(run, "judge"))
+    annotations = read_json(run.evaluate / "falcon-7b" / "annotations.json")
+    assert {row["preference"] for row in annotations} == {2.0}
+    assert [row["output_2"] for row in annotations] == [row["output"] for row in rows]
+    assert {row["generator_2"] for row in annotations} == {"falcon-7b"}
+    assert len(read_json(run.evaluate / "falcon-7b" / "model_outputs.json")) == NUM_PROMPTS
 
 
 def test_nobody_is_asked_before_all_answers_are_there(run, endpoint):

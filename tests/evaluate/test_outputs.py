@@ -9,7 +9,15 @@ from pathlib import Path
 import pytest
 
 from hpcsft.errors import InputError
-from hpcsft.evaluate.outputs import Answer, append_answers, checkpoint_path, collect_outputs, journal, read_answers
+from hpcsft.evaluate.outputs import (
+    Answer,
+    append_answers,
+    checkpoint_path,
+    collect_answers,
+    journal,
+    read_answers,
+    write_outputs,
+)
 from hpcsft.evaluate.prompts import load_prompts
 from hpcsft.records import read_json
 from hpcsft.rundir import RunDir
@@ -30,11 +38,12 @@ def answer(row: int, instruction: str, text: str = "an answer") -> Answer:
 
 
 def test_answers_are_collected_in_the_order_of_the_prompts(setting):
-    run, spec, prompts = setting
+    run, _, prompts = setting
     answers = [answer(row, prompt.instruction) for row, prompt in enumerate(prompts)]
     append_answers(journal(run, "epoch-1", 1), answers[:0:-2])
     append_answers(journal(run, "epoch-1", 0), answers[0::2][::-1])
-    assert collect_outputs(run, spec, "epoch-1", prompts) == answers
+    assert collect_answers(run, "epoch-1", prompts) == answers
+    write_outputs(run, "epoch-1", "tiny/epoch-1", answers, prompts)
     rows = read_json(run.evaluate / "epoch-1" / "model_outputs.json")
     assert rows == [
         {"instruction": p.instruction, "output": a.output, "generator": "tiny/epoch-1", "dataset": "trivia"}
@@ -43,23 +52,22 @@ def test_answers_are_collected_in_the_order_of_the_prompts(setting):
 
 
 def test_missing_answers_are_counted_and_the_first_is_named(setting):
-    run, spec, prompts = setting
+    run, _, prompts = setting
     for row in (0, 1, 3):
         append_answers(journal(run, "epoch-1", 0), [answer(row, prompts[row].instruction)])
     with pytest.raises(InputError, match=r"epoch-1: 3 of 6 answers are missing, the first for prompt 2"):
-        collect_outputs(run, spec, "epoch-1", prompts)
-    assert not (run.evaluate / "epoch-1" / "model_outputs.json").exists()
+        collect_answers(run, "epoch-1", prompts)
     with pytest.raises(InputError, match=r"epoch-2: 6 of 6 answers are missing, the first for prompt 0"):
-        collect_outputs(run, spec, "epoch-2", prompts)
+        collect_answers(run, "epoch-2", prompts)
 
 
 def test_an_answer_to_another_instruction_is_none(setting):
-    run, spec, prompts = setting
+    run, _, prompts = setting
     answers = [answer(row, prompt.instruction) for row, prompt in enumerate(prompts)]
     answers[2] = answer(2, prompts[2].instruction + " ")
     append_answers(journal(run, "epoch-1", 0), answers)
     with pytest.raises(InputError, match="1 of 6 answers are missing, the first for prompt 2"):
-        collect_outputs(run, spec, "epoch-1", prompts)
+        collect_answers(run, "epoch-1", prompts)
 
 
 def test_a_torn_line_costs_one_answer(setting):
