@@ -8,6 +8,7 @@
     ├── RunNotFoundError       exit 102  no such run directory
     ├── StageError             exit 1    a stage cannot go on (bad data, broken checkpoint, no judge, ...)
     ├── Stopped                exit 75   a stage was told to stop, has kept what it made, and can go on later
+    ├── Waiting                exit 77   a stage needs what only a person can give, and has kept what it made
     └── Fenced                 exit 76   a newer attempt at the same task has taken over
 
 Commands print these as `error:` and `hint:` lines without a traceback; a traceback is only for what nobody foresaw.
@@ -26,10 +27,12 @@ EXIT_INVALID = 2
 EXIT_NO_SLURM = 3
 EXIT_STOPPED = 75
 EXIT_FENCED = 76
+EXIT_WAITING = 77
 EXIT_STAGE_FAILED = 100
 EXIT_UNFINISHED = 101
 EXIT_NO_RUN = 102
 EXIT_CANCELLED = 103
+EXIT_RUN_WAITING = 104
 
 
 class HpcsftError(Exception):
@@ -41,6 +44,10 @@ class HpcsftError(Exception):
         super().__init__(message)
         self.message = message
         self.hint = hint
+
+    def name_run(self, run_dir: str) -> None:
+        """Put the run's directory into the hint where it says RUN_DIR, so that commands can be copied."""
+        self.hint = self.hint and self.hint.replace("RUN_DIR", run_dir)
 
     def lines(self) -> list[str]:
         """The error as a user sees it."""
@@ -107,6 +114,12 @@ class Stopped(HpcsftError):
     """A stage was told to stop by a signal or its time limit, and has kept all that it made."""
 
     exit_code = EXIT_STOPPED
+
+
+class Waiting(HpcsftError):
+    """A stage needs what only a person can give (a key, a network, money), and has kept all that it made."""
+
+    exit_code = EXIT_WAITING
 
 
 class Fenced(HpcsftError):

@@ -109,13 +109,17 @@ class Progress(Record):
     unit: str
 
 
+BY_HAND = "hand-"
+"""What the job ids of stages begin with that a person has started; the process id follows."""
+
+
 class StageStatus(Record):
     """status/STAGE[-INDEX].json: what one task of a stage last said about itself."""
 
     stage: str
     index: int
-    state: Literal["running", "stopped", "done", "failed"]
-    """stopped: this attempt has ended, another one will go on."""
+    state: Literal["running", "stopped", "done", "failed", "waiting"]
+    """stopped: this attempt has ended, another one will go on. waiting: a person has to give something first."""
     attempt: int
     """1 for the first start of this task, one more at each start after a requeue."""
     job_id: str
@@ -129,6 +133,11 @@ class StageStatus(Record):
     progress: Progress | None = None
     started: str = ""
     updated: str = ""
+
+    @property
+    def by_hand(self) -> bool:
+        """Did a person start it, outside the cluster's queue?"""
+        return self.job_id.startswith(BY_HAND)
 
 
 class SubmittedStage(Record):

@@ -20,7 +20,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--set",
         **SET_OPTION,
-        help="other resources from now on, such as cluster.train.nodes=2; only cluster.* can change",
+        help="other resources from now on, such as cluster.train.nodes=2; only cluster.*, evaluate.checks.* and what "
+        "the judge costs can change",
     )
     arguments = parser.parse_args(argv)
     run = RunDir.open(arguments.run_dir)
@@ -31,9 +32,10 @@ def main(argv: list[str] | None = None) -> int:
     if busy := [stage.name for stage in state.stages if stage.state == "running"]:
         hint = f"wait for it, or python launch/cancel.py {run.path}"
         raise SubmissionError(f"{run.path} has {state.state}, but {', '.join(busy)} still runs", hint)
-    missing = [stage.name for stage in state.stages if stage.state in ("failed", "cancelled")]
+    undone = ("failed", "cancelled", "waiting", "pending")
+    missing = [stage.name for stage in state.stages if stage.state in undone]
     if not missing:
-        print(f"nothing of {run.path} has failed or was cancelled; nothing to resume")
+        print(f"nothing of {run.path} has failed, waits or was cancelled; nothing to resume")
         return EXIT_OK
     jobs, warnings = resume_run(run, missing, arguments.overrides)
     for warning in warnings:

@@ -1,4 +1,4 @@
-"""Turn a spec into jobs: preprocess, train, generate, judge, report. Returns at once; the jobs go on without it."""
+"""Turn a spec into jobs: preprocess, train, generate, benchmark, judge, report. Returns at once."""
 
 import argparse
 import json
@@ -62,7 +62,7 @@ def main(argv: list[str] | None = None) -> int:
         rows = [{key: getattr(job, key) for key in ("stage", "job_id", "depends_on", "tasks")} for job in jobs]
         print(json.dumps({"run_dir": str(run.path), "jobs": rows}, indent=2), flush=True)
     else:
-        print(submission_text(str(run.path), jobs, submitted, plan.warnings), flush=True)
+        print(submission_text(str(run.path), jobs, submitted, plan.warnings + facts.warnings), flush=True)
     if not arguments.watch:
         return EXIT_OK
     from hpcsft.monitor.app import watch_to_the_end

@@ -123,6 +123,7 @@ def make_spec_values(model: Path, data: Path, prompts: Path, runs_dir: Path) -> 
             "prompts": str(prompts),
             "shards": 2,
             "generation": {"max_new_tokens": 8, "batch_size": 4},
+            "checks": {"echo": 1, "empty": 1, "leftover": 1},
             "judge": {"kind": "local", "model": str(model)},
         },
         "cluster": {"kind": "local", "cpus_per_task": 1, "train": {"tasks_per_node": 2, "time": "00:10:00"}},

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+from hpcsft.attempt.identity import TaskIdentity
 from hpcsft.cluster.submit import prepare_run
 from hpcsft.plan import Plan, make_plan
 from hpcsft.records import read_json
 from hpcsft.rundir import RunDir
 from hpcsft.spec import ExperimentSpec, parse_spec
-from hpcsft.stage import StageContext, TaskIdentity
+from hpcsft.stage import StageContext
 
 TASK = TaskIdentity(job_id="test-1", restart=0, rank=0, local_rank=0, world_size=1)
 

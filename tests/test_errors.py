@@ -37,10 +37,12 @@ def test_exit_codes_are_those_of_the_contract():
         "EXIT_NO_SLURM": 3,
         "EXIT_STOPPED": 75,
         "EXIT_FENCED": 76,
+        "EXIT_WAITING": 77,
         "EXIT_STAGE_FAILED": 100,
         "EXIT_UNFINISHED": 101,
         "EXIT_NO_RUN": 102,
         "EXIT_CANCELLED": 103,
+        "EXIT_RUN_WAITING": 104,
     }
 
 

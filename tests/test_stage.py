@@ -17,11 +17,24 @@ from typing import Any
 
 import pytest
 
-from hpcsft.errors import EXIT_FENCED, EXIT_NO_RUN, EXIT_STOPPED, ClusterError, Fenced, InputError, StageError, Stopped
+from hpcsft.attempt.identity import TaskIdentity
+from hpcsft.errors import (
+    EXIT_FENCED,
+    EXIT_NO_RUN,
+    EXIT_STOPPED,
+    EXIT_WAITING,
+    ClusterError,
+    Fenced,
+    InputError,
+    StageError,
+    Stopped,
+    Waiting,
+)
 from hpcsft.plan import STAGES
 from hpcsft.records import read_jsonl
 from hpcsft.rundir import RunDir
-from hpcsft.stage import StageContext, TaskIdentity, _record_failure, require, run_stage
+from hpcsft.stage import StageContext, require, run_stage
+from hpcsft.stage.ends import record_failure
 from tests.conftest import make_spec_values
 from tests.prepared import TASK, context_of, new_run
 from tests.waiting import wait_for
@@ -117,6 +130,26 @@ def test_a_foreseen_error_is_two_lines_and_its_own_exit_code(run, capsys, error,
     assert (journal(run)[-1]["message"], journal(run)[-1]["cause"]) == (error.message, "code")
 
 
+def test_what_only_a_person_can_give_is_waited_for_and_the_command_names_the_run(run, capsys):
+    with pytest.raises(SystemExit) as left:
+        start(run, "judge", failing(Waiting("there is no key", "export KEY=..., then python jobs/judge.py RUN_DIR")))
+    assert left.value.code == EXIT_WAITING
+    hint = f"export KEY=..., then python jobs/judge.py {run.path}"
+    assert capsys.readouterr().err == f"error: there is no key\nhint: {hint}\n"
+    status = run.read_status("judge", 0, 1)
+    assert (status.state, status.message, status.hint) == ("waiting", "there is no key", hint)
+    assert journal(run, "judge")[-1]["cause"] == "waiting"
+
+
+@pytest.mark.parametrize(("words", "forced"), [((), False), (("--force",), True)])
+def test_force_is_for_the_stages_that_know_it(run, words, forced):
+    seen = []
+    run_stage("judge", lambda context: seen.append(context.forced), [str(run.path), *words], forcible=True)
+    assert seen == [forced]
+    with pytest.raises(SystemExit, match=r"usage: python jobs/train.py RUN_DIR \[INDEX\]$"):
+        run_stage("train", failing(AssertionError()), [str(run.path), "--force"])
+
+
 def test_an_unforeseen_error_keeps_its_traceback(run):
     with pytest.raises(ZeroDivisionError):
         start(run, "train", lambda context: 1 // 0)
@@ -157,7 +190,8 @@ def test_every_job_body_starts_and_says_how(stage):
     done = subprocess.run(
         [sys.executable, str(ROOT / "jobs" / f"{stage}.py")], capture_output=True, text=True, timeout=60, cwd="/"
     )
-    assert (done.returncode, done.stderr) == (1, f"usage: python jobs/{stage}.py RUN_DIR [INDEX]\n")
+    force = " [--force]" if stage == "judge" else ""
+    assert (done.returncode, done.stderr) == (1, f"usage: python jobs/{stage}.py RUN_DIR [INDEX]{force}\n")
 
 
 @pytest.mark.parametrize("arguments", [[], ["a", "b"], ["a", "-1"], ["a", "1", "2"], ["a", "1.0"]])
@@ -210,7 +244,7 @@ def rank(number: int, restart: int = 0, world_size: int = 2) -> TaskIdentity:
 
 def fail(run: RunDir, task: TaskIdentity, message: str, kind: type[Exception] = StageError) -> None:
     """What happens in the process of `task` when its body raises."""
-    _record_failure(context_of(run, "train", task=task), kind(message))
+    record_failure(context_of(run, "train", task=task), kind(message))
 
 
 def restart_under_slurm(monkeypatch, restart: int, job_id: str = "77") -> None:

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from hpcsft.errors import HpcsftError
+from hpcsft.errors import HpcsftError, Waiting
 
 
 class Cause(NamedTuple):
@@ -36,6 +36,7 @@ CAUSES = {
     ),
     "hang": Cause("hung", "hang", "the logs of all ranks have their stacks; train.hang_after_s sets the patience"),
     "disk_full": Cause("no space left on the device", None, "make room, then python launch/resume.py RUN_DIR"),
+    "waiting": Cause("waits for a person", None, "the message says what is needed"),
     "code": Cause("failed", None, "the log has the traceback"),
     "cancelled": Cause("cancelled", None, "python launch/resume.py RUN_DIR goes on"),
 }
@@ -102,7 +103,7 @@ def cause_of(error: BaseException) -> str:
     if any(sign in text for sign in BROKEN_GPU):
         return "node_failure"
     if isinstance(error, HpcsftError):
-        return "code"
+        return "waiting" if isinstance(error, Waiting) else "code"
     lost_peer = isinstance(error, (RuntimeError, ConnectionError)) and any(sign in text for sign in LOST_PEER)
     return "rank_failure" if lost_peer or name in ("DistBackendError", "DistNetworkError", "DistStoreError") else "code"
 

@@ -6,6 +6,7 @@ import os
 from dataclasses import dataclass
 
 from hpcsft.attempt.fence import Token
+from hpcsft.records import BY_HAND
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class TaskIdentity:
             restart = int(env.get("SLURM_RESTART_COUNT", "0"))
         else:  # by hand, or under torchrun
             names = ("RANK", "LOCAL_RANK", "WORLD_SIZE")
-            job_id, restart = f"hand-{os.getpid() if 'RANK' not in env else os.getppid()}", 0
+            job_id, restart = f"{BY_HAND}{os.getpid() if 'RANK' not in env else os.getppid()}", 0
         rank, local_rank, world_size = (int(env.get(name, default)) for name, default in zip(names, "001", strict=True))
         return cls(job_id, restart, rank, local_rank, world_size)
 
@@ -44,4 +45,4 @@ class TaskIdentity:
     @property
     def by_hand(self) -> bool:
         """Was it started by a person, so that nothing will start it again?"""
-        return self.job_id.startswith("hand-")
+        return self.job_id.startswith(BY_HAND)

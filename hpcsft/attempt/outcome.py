@@ -90,8 +90,10 @@ class Outcome:
         return start is not None and done > start.get("done", 0)
 
     def record(self, verdict: Verdict) -> None:
-        """Tell the verdict in the task's status."""
+        """Tell the verdict in the task's status. What waits for a person goes on waiting."""
         status = self.status()
+        if status and status.state == "waiting" and not verdict.requeue:
+            return
         known = status.model_dump() if status else {"stage": self.stage.name, "index": self.index, "attempt": 1}
         changed = {
             "job_id": self.token.job_id,

@@ -9,6 +9,8 @@ from hpcsft.cluster import slurm
 from hpcsft.estimate import gpu_hours_limit
 from hpcsft.estimate.memory import GB, PARTS, rank_memory
 from hpcsft.estimate.states import trainable_parameters
+from hpcsft.evaluate.judges.cost import estimate_before
+from hpcsft.evaluate.prompts import load_prompts
 from hpcsft.inputs import InputFacts
 from hpcsft.plan import Plan, StagePlan
 from hpcsft.rundir import RunDir
@@ -38,10 +40,20 @@ def dry_run(spec: ExperimentSpec, plan: Plan, facts: InputFacts, kind: str, stag
             on_gpu=train.gpus_per_node > 0,
             num_parameters=trainable_parameters(spec, size, shape) if size else None,
         ),
+        "judge": _judge_cost(spec) if "judge" in stages else None,
         "untried_template": template if template == "tokenizer" or template.endswith(JINJA_ENDINGS) else None,
-        "warnings": plan.warnings,
+        "warnings": plan.warnings + facts.warnings,
         "stages": [_stage(spec, run, plan.stage(name), kind) for name in stages],
     }
+
+
+def _judge_cost(spec: ExperimentSpec) -> dict[str, Any] | None:
+    """What an endpoint will be asked for at most, every answer as long as it may become; None for a local judge."""
+    settings = spec.evaluate.judge
+    if settings.kind == "local":
+        return None
+    prompts, longest = load_prompts(spec.evaluate.prompts), spec.evaluate.generation.max_new_tokens
+    return estimate_before(settings, prompts, len(spec.judged_names()), longest)._asdict()
 
 
 def _stage(spec: ExperimentSpec, run: RunDir, stage: StagePlan, kind: str) -> dict[str, Any]:
@@ -75,6 +87,15 @@ def dry_run_text(document: dict[str, Any]) -> str:
         ]
         lines.append(f"a checkpoint     {memory['checkpoint_bytes'] / GB:.2f} GB")
     lines.append(f"GPU-hours        at most {document['gpu_hours_limit']:,.1f}, if every job ran to its time limit")
+    if judge := document["judge"]:
+        usd = (
+            f", {judge['usd']:,.2f} US dollars"
+            if judge["usd"] is not None
+            else "; evaluate.judge.price would tell dollars"
+        )
+        lines.append(
+            f"judge            at most {judge['num_requests']:,} questions of {judge['input_tokens']:,} tokens{usd}"
+        )
     if document["untried_template"]:
         lines.append("chat template    in Jinja, not tried here: hpcsft preview SPEC.json does, on the first rows")
     lines += [f"warning: {warning}" for warning in document["warnings"]]

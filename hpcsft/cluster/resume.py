@@ -13,7 +13,11 @@ from hpcsft.plan import Plan, make_plan
 from hpcsft.records import SubmittedStage, read_json, read_jsonl, write_json
 from hpcsft.rundir import RunDir
 from hpcsft.spec import ExperimentSpec, load_spec
+from hpcsft.spec.evaluate import JUDGE_SERVICE
 from hpcsft.train.deepspeed_config import why_impossible
+
+CHANGEABLE = ("cluster.", "evaluate.checks.", *(f"evaluate.judge.{field}" for field in JUDGE_SERVICE))
+"""What may be another in the same experiment: nothing that was computed depends on it."""
 
 
 def resume_run(
@@ -21,7 +25,7 @@ def resume_run(
 ) -> tuple[list[SubmittedStage], list[str]]:
     """Submit `stages` once more; the others are done. Returns their jobs, and what the plan warns of.
 
-    `overrides` may change the `cluster` section.
+    `overrides` may change CHANGEABLE.
 
     What is left of their earlier jobs is cancelled first, so that no two attempts meet.
     """
@@ -40,12 +44,11 @@ def resume_run(
 
 def _change(run: RunDir, plan: Plan, stages: Sequence[str], overrides: Sequence[str]) -> tuple[ExperimentSpec, Plan]:
     """The run's spec and plan with other resources for `stages`. The spec's file is replaced."""
-    strange = [override for override in overrides if not override.startswith("cluster.")]
+    strange = [override for override in overrides if not override.startswith(CHANGEABLE)]
     if strange:
         hint = "a run keeps its experiment; submit a new one for another"
-        raise SpecError(
-            "--set", [Problem("", f"--set {text}: resume changes cluster.* only", hint) for text in strange]
-        )
+        what = f"resume changes cluster.*, evaluate.checks.* and evaluate.judge.{{{','.join(JUDGE_SERVICE)}}} only"
+        raise SpecError("--set", [Problem("", f"--set {text}: {what}", hint) for text in strange])
     spec = load_spec(str(run.spec), overrides)
     new = make_plan(spec)
     merged = new.model_copy(

@@ -75,7 +75,7 @@ def submission_text(run_dir: str, jobs: Sequence[SubmittedStage], submitted: boo
         "cancel": "stop it",
         "resume": "submit what failed again",
     }
-    lines += [f"warning: {warning}" for warning in warnings]
+    lines += [f"warning: {warning.replace('RUN_DIR', run_dir)}" for warning in warnings]
     return "\n".join([*lines, *(f"{what:<25} python launch/{verb}.py {run_dir}" for verb, what in verbs.items())])
 
 

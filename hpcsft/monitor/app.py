@@ -12,6 +12,7 @@ from hpcsft.cluster.slurm import slurm_here
 from hpcsft.monitor.collect import collect
 from hpcsft.monitor.state import RunState, run_state
 from hpcsft.monitor.view import changed_lines, render
+from hpcsft.records import read_json
 from hpcsft.rundir import RunDir
 
 Display = Literal["auto", "live", "plain"]
@@ -63,7 +64,11 @@ def _watch_plain(run: RunDir, console: Console, interval_s: float) -> RunState:
 def watch_to_the_end(run: RunDir, quiet: bool = False) -> int:
     """Show `run` until it ends, then its table; returns the exit code. With `quiet` nothing goes to stdout."""
     state = watch(run, console=Console(stderr=quiet))
-    table = run.report / "report.md"
-    if state.state == "done" and table.exists() and not quiet:
-        print(f"\n{table.read_text(encoding='utf-8')}\nreport  {run.report}")
+    document = run.report / "report.json"
+    if state.state == "done" and document.exists() and not quiet:
+        from hpcsft.report.document import Results
+        from hpcsft.report.terminal import print_results
+
+        print_results(Results.model_validate(read_json(document)), Console())
+        print(f"\nreport  {run.report}")
     return state.exit_code

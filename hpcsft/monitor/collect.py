@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+from pathlib import Path
+from socket import gethostname
 from typing import Any
 
 from hpcsft import slurm_client
 from hpcsft.cluster import local
 from hpcsft.errors import ClusterError
-from hpcsft.monitor.state import Facts
+from hpcsft.monitor.facts import Facts
 from hpcsft.plan import Plan
-from hpcsft.records import read_json, read_jsonl
+from hpcsft.records import BY_HAND, StageStatus, read_json, read_jsonl
 from hpcsft.rundir import RunDir
 
 TAIL_STEPS = 60
@@ -32,18 +34,26 @@ def collect(run: RunDir, tolerant: bool = False) -> Facts:
     elif submission and submission.jobs:
         driver_alive = local.driver_alive(run, submission.jobs[-1].job_id, submission.host)
     # The files are read after the queue: a task that ends in between is then seen as done, not as vanished.
+    statuses = list(run.read_statuses())
     return Facts(
         run_dir=str(run.path),
         plan=Plan.model_validate(read_json(run.plan)),
         submitted=submission.latest() if submission else {},
-        statuses=list(run.read_statuses()),
+        statuses=statuses,
         queue=queue,
         driver_alive=driver_alive,
         cancelled=run.cancelled.exists(),
+        hands_off=hands_off(statuses),
         train=train_facts(run),
         launcher_logs=launcher_logs(run),
         problem=problem,
     )
+
+
+def hands_off(statuses: list[StageStatus]) -> list[str]:
+    """Job ids of what was started by hand on this machine, and whose process is gone."""
+    here = [status.job_id for status in statuses if status.by_hand and status.host == gethostname()]
+    return [job_id for job_id in here if not Path("/proc", job_id.removeprefix(BY_HAND)).exists()]
 
 
 def launcher_logs(run: RunDir) -> dict[str, str]:

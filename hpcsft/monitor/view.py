@@ -15,6 +15,7 @@ STYLE = {
     "running": "cyan",
     "pending": "yellow",
     "failed": "bold red",
+    "waiting": "bold yellow",
     "cancelled": "magenta",
     "unsubmitted": "dim",
 }
@@ -27,7 +28,7 @@ def render(state: RunState, width: int) -> RenderableType:
     if state.train:
         parts.append(Padding(_train(state, width), (1, 0, 0, 0)))
     for stage in state.stages:
-        if stage.state == "failed":
+        if stage.state in ("failed", "waiting"):
             parts.append(Padding(_failure(stage), (1, 0, 0, 0)))
     if state.problem:
         parts.append(Text(f"Slurm: {state.problem}; what is shown comes from the run directory", style="yellow"))
@@ -36,7 +37,13 @@ def render(state: RunState, width: int) -> RenderableType:
 
 def _title(state: RunState) -> Text:
     name = state.run_dir.rsplit("/", 1)[-1]
-    return Text.assemble((name, "bold"), "  ", (state.state, STYLE[state.state]))
+    return Text.assemble((name, "bold"), "  ", (run_state_text(state), STYLE[state.state]))
+
+
+def run_state_text(state: RunState) -> str:
+    """The state of a run in words."""
+    waiting = [stage.name for stage in state.stages if stage.state == "waiting"]
+    return f"waiting for a {waiting[0]}" if state.state == "waiting" and waiting else state.state
 
 
 def _stages(state: RunState, width: int) -> Table:
@@ -105,7 +112,8 @@ def _train(state: RunState, width: int) -> Table:
 
 
 def _failure(stage: StageState) -> Group:
-    lines = [Text.assemble((f"{stage.name} failed: ", "bold red"), stage.message or "")]
+    what = "failed" if stage.state == "failed" else "waits"
+    lines = [Text.assemble((f"{stage.name} {what}: ", STYLE[stage.state]), stage.message or "")]
     if stage.hint:
         lines.append(Text(f"hint: {stage.hint}"))
     if stage.log:
@@ -126,8 +134,10 @@ def plain_line(stage: StageState) -> str:
     """One stage in one line, for a pipe."""
     remark = _remark(stage)
     line = f"{stage.name}: {stage.state}" + (f" ({remark})" if remark else "")
-    if stage.state == "failed":
+    if stage.state in ("failed", "waiting"):
         line += f": {stage.message or 'see the log'}" + (f" [{stage.log}]" if stage.log else "")
+    if stage.state == "waiting" and stage.hint:
+        line += f"; {stage.hint}"
     return line
 
 
@@ -136,7 +146,7 @@ def changed_lines(before: RunState | None, after: RunState) -> list[str]:
     earlier = {stage.name: _shown_in_line(stage) for stage in before.stages} if before else {}
     lines = [plain_line(stage) for stage in after.stages if earlier.get(stage.name) != _shown_in_line(stage)]
     if before is None or before.state != after.state:
-        lines.append(f"run: {after.state}")
+        lines.append(f"run: {run_state_text(after)}")
     if after.problem and (before is None or before.problem != after.problem):
         lines.append(f"slurm: {after.problem}")
     return lines

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from hpcsft.attempt.causes import CAUSES, attempts_without_progress, cause_of, judge_end
-from hpcsft.errors import HpcsftError, StageError
+from hpcsft.errors import HpcsftError, StageError, Waiting
 from hpcsft.spec.cluster import RetriesSpec
 
 RETRIES = RetriesSpec(no_progress=0).model_dump()
@@ -27,6 +27,7 @@ class DistStoreError(RuntimeError):
 
 
 ERRORS = {
+    "no key": (Waiting("there is no key"), "waiting"),
     "host memory": (MemoryError(), "out_of_memory"),
     "GPU memory": (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"), "out_of_memory"),
     "GPU memory, as CUDA says it": (RuntimeError("CUDA error: out of memory"), "out_of_memory"),

@@ -273,6 +273,18 @@ def test_the_verdict_in_the_status_keeps_what_was_known(run):
     assert (status.message, status.hint) == ("the loss is NaN", "try a lower one")
 
 
+def test_what_waits_for_a_person_is_not_tried_again_and_goes_on_waiting(run):
+    say(run, "waiting", message="there is no key", hint="export KEY=...")
+    journal(run).write("start")
+    journal(run).write("failed", cause="waiting", message="there is no key", hint="export KEY=...")
+    waiting = outcome(run)
+    verdict = waiting.settle(1)
+    assert (verdict.requeue, verdict.message, end_of(run)["cause"]) == (False, "there is no key", "waiting")
+    waiting.record(verdict)
+    status = run.read_status("train", 0, 1)
+    assert (status.state, status.message, status.hint) == ("waiting", "there is no key", "export KEY=...")
+
+
 def test_a_verdict_about_a_task_that_never_spoke(run):
     silent = outcome(run)
     silent.record(silent.settle(2))

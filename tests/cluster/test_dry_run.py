@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from hpcsft.cluster.dry_run import dry_run, dry_run_text
-from hpcsft.inputs import InputFacts, ModelFacts
+from hpcsft.inputs import InputFacts, ModelFacts, check_inputs
 from hpcsft.plan import make_plan
+from hpcsft.spec import parse_spec
 from tests.estimate.models import LLAMA_7B, LLAMA_7B_PARAMETERS, shape_of, spec_of
 
 
@@ -35,3 +36,20 @@ def test_an_unknown_kind_says_what_is_missing():
     assert not any(
         line.startswith("memory per rank") for line in shown(ModelFacts(architecture="X", num_parameters=None))
     )
+
+
+@pytest.mark.parametrize(
+    ("price", "told"), [({"input": 10.0, "output": 30.0}, "US dollars"), (None, "price would tell")]
+)
+def test_what_a_judge_may_cost_is_told_before_anything_is_queued(spec_values, price, told):
+    spec_values["evaluate"]["judge"] = {
+        "kind": "openai",
+        "model": "m",
+        "base_url": "http://localhost:1",
+        "price": price,
+    }
+    spec = parse_spec(spec_values)
+    document = dry_run(spec, make_plan(spec), check_inputs(spec), "local", ["judge"])
+    assert document["judge"]["num_requests"] == 6 * 3 * 2  # prompts, models, orders
+    (line,) = [line for line in dry_run_text(document).splitlines() if line.startswith("judge ")]
+    assert "at most 36 questions of" in line and told in line

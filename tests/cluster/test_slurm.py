@@ -22,6 +22,7 @@ from hpcsft.records import read_json, read_jsonl
 from hpcsft.rundir import RunDir
 from hpcsft.slurm_client import parse_queue, query_queue
 from tests.cluster.minislurm import MiniSlurm
+from tests.evaluate.conftest import Endpoint
 from tests.launch.command import ROOT, environment, launch
 
 pytestmark = pytest.mark.slurm
@@ -188,7 +189,11 @@ def test_stages_can_be_submitted_one_after_the_other(submit: Callable[..., Any])
 def test_a_rank_that_is_killed_beyond_the_limit_ends_the_run_and_the_limit_is_named(submit: Callable[..., Any]) -> None:
     run = submitted(submit("evaluate=null", "train.epochs=200", "cluster.retries.rank_failure=0", options=("--json",)))
     wait_for(run, lambda _, state: state["train"].get("step", 0) >= 5)
-    os.kill(rank_process(run, 1), signal.SIGKILL)
+    leader, other = rank_process(run, 0), rank_process(run, 1)
+    for process, number in [(leader, signal.SIGSTOP), (other, signal.SIGKILL)]:
+        os.kill(process, number)
+    for number in (signal.SIGTERM, signal.SIGCONT):  # srun's, which may come before the collective fails
+        os.kill(leader, number)
     document = wait_for(run, lambda code, _: code != 101)
     assert (document["state"], states(document)["report"]) == ("failed", "cancelled")
     message = document["stages"][1]["message"]
@@ -224,7 +229,9 @@ def test_a_rehearsal_preempts_a_run_and_tells_what_it_took(submit: Callable[...,
 def rank_process(run: RunDir, rank: int) -> int:
     """The process id of a training rank."""
     found = subprocess.run(
-        ["pgrep", "-f", f"submitit.core._submit {run.submitit}/train"], capture_output=True, text=True
+        ["pgrep", "-f", f"^[^ ]*python -u -m submitit.core._submit {run.submitit}/train"],
+        capture_output=True,
+        text=True,
     )
     return next(int(pid) for pid in found.stdout.split() if f"SLURM_PROCID={rank}" in _environment(pid))
 
@@ -303,3 +310,28 @@ def test_the_lines_of_squeue_are_understood() -> None:
     assert (first.job_id, first.index, first.state, first.reason) == ("12", 0, "PENDING", "Resources")
     assert (second.job_id, second.index, second.elapsed, second.limit) == ("13", 4, "1:02", "UNLIMITED")
     assert third.reason == "a|b"
+
+
+def test_a_run_without_a_key_waits_for_a_judge_and_one_command_finishes_it(submit: Callable[..., Any]) -> None:
+    key, secret = "HPCSFT_TEST_KEY", "sk-" + "x7" * 8  # written out nowhere, so not in the code either
+    judge = {"kind": "openai", "model": "judge", "api_key_env": key}
+    done = submit("train.epochs=1", f"evaluate.judge={json.dumps(judge)}")
+    assert f"{key} is not set" in done.stdout + done.stderr
+    run = RunDir(done.stdout.split()[2])
+    document = wait_for(run, lambda code, _: code != 101)
+    assert document["state"] == "waiting" and monitor(run)[0] == 104
+    assert list(states(document).values()) == ["done", "done", "done", "waiting", "pending"]
+    waiting = document["stages"][3]
+    assert f"{key} is not set" in waiting["message"] and f"python jobs/judge.py {run.path}" in waiting["hint"]
+    answers = {path: path.read_bytes() for path in run.evaluate.glob("*/answers-*.jsonl")}
+    assert len(answers) == 4
+
+    with Endpoint() as endpoint:
+        command = [sys.executable, str(ROOT / "jobs" / "judge.py"), str(run.path)]
+        env = {**environment(), key: secret, "OPENAI_BASE_URL": endpoint.base_url}
+        finished = subprocess.run(command, capture_output=True, text=True, env=env, timeout=TIMEOUT_S, cwd="/")
+        assert finished.returncode == 0, finished.stderr
+        assert {request["key"] for request in endpoint.requests} == {f"Bearer {secret}"}
+    assert monitor(run)[1]["state"] == "done" and (run.report / "leaderboard.csv").exists()
+    assert {path: path.read_bytes() for path in answers} == answers
+    assert not [path for path in run.path.rglob("*") if path.is_file() and secret.encode() in path.read_bytes()]

@@ -140,8 +140,32 @@ SLURM = {
         "pending",
         None,
     ),
+    "started by hand when the job was gone": ([said("train", "running", job_id="hand-7")], "running", None),
+    "waits for a person": (
+        [queued("train", "FAILED"), said("train", "waiting", message="there is no key")],
+        "waiting",
+        "there is no key",
+    ),
+    "waits for a person, gone from the queue": ([said("train", "waiting", message="no key")], "waiting", "no key"),
+    "waits for a person, its job ends": ([queued("train", "COMPLETING"), said("train", "waiting")], "running", None),
     "done by hand": ([queued("train", "PENDING"), said("train", "done", job_id="hand-7")], "done", None),
 }
+
+
+@pytest.mark.parametrize("local", [None, False, True])
+def test_a_judge_that_waits_for_a_person_makes_the_run_wait_and_what_follows_is_pending(local):
+    hint = "export KEY=..., then python jobs/judge.py RUN_DIR"
+    waiting = said("judge", "waiting", message="there is no key", hint=hint)
+    cancelled = [] if local is not None else [queued("report", "CANCELLED")]
+    state = state_of(*done("preprocess", "train", "generate"), waiting, *cancelled, local=local)
+    assert [stage.state for stage in state.stages][-2:] == ["waiting", "pending"]
+    assert (state.state, state.finished, state.exit_code) == ("waiting", True, 104)
+    assert (state.stages[-2].message, state.stages[-2].hint) == ("there is no key", hint)
+
+
+@pytest.mark.parametrize(("hands_off", "state"), [([], "running"), (["hand-7"], "failed")])
+def test_what_was_started_by_hand_runs_until_its_process_is_gone(hands_off, state):
+    assert stage_of("judge", said("judge", "running", job_id="hand-7"), hands_off=hands_off).state == state
 
 
 @pytest.mark.parametrize(("known", "state", "message"), SLURM.values(), ids=SLURM)
@@ -372,6 +396,7 @@ def test_exit_codes_are_the_contract():
         "running": 101,
         "unsubmitted": 101,
         "cancelled": 103,
+        "waiting": 104,
     }
 
 

@@ -51,6 +51,11 @@ SITUATIONS: dict[str, RunState] = {
         said("train", "failed", message=FAILURE, hint="lower train.micro_batch_size", log="logs/train/102_0/0.err"),
         train=TRAIN,
     ),
+    "waits": state_of(
+        *done("preprocess", "train", "generate"),
+        said("judge", "waiting", message=FAILURE, hint="python jobs/judge.py RUN_DIR", log="logs/judge/104_0/0.err"),
+        train=TRAIN,
+    ),
     "done": state_of(*done(*PLAN.stage_names), train=TRAIN),
     "before training": state_of(ids={}),
     "only validated": state_of(*done("preprocess"), train={"losses": [], "validation": TRAIN["validation"]}),

@@ -1,0 +1,86 @@
+"""The frame around a job body: status, attempts, progress and the words for what went wrong.
+
+    jobs/STAGE.py RUN_DIR [INDEX]   ->   run_stage("train", body)   ->   body(StageContext)
+
+A body reads everything it needs from the run directory, so the same command works in a Slurm job, under the local
+driver and by hand.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Callable
+
+from hpcsft.attempt.identity import TaskIdentity
+from hpcsft.attempt.notice import Notice
+from hpcsft.errors import Fenced, HpcsftError, StageError, Stopped
+from hpcsft.plan import Plan
+from hpcsft.records import read_json
+from hpcsft.rundir import RunDir
+from hpcsft.spec import ExperimentSpec
+from hpcsft.stage.context import StageContext
+from hpcsft.stage.ends import begin, record_failure, record_stop
+
+
+def run_stage(
+    name: str, body: Callable[[StageContext], None], argv: list[str] | None = None, forcible: bool = False
+) -> None:
+    """Run a job body for the task that the arguments and the environment name; exits with 1 when it fails.
+
+    Without INDEX a stage of several tasks runs them all, one after the other. `forcible`: it knows --force.
+    """
+    arguments = sys.argv[1:] if argv is None else list(argv)
+    forced = forcible and "--force" in arguments
+    if forced:
+        arguments.remove("--force")
+    if len(arguments) not in (1, 2) or (len(arguments) == 2 and not arguments[1].isdigit()):
+        raise SystemExit(f"usage: python jobs/{name}.py RUN_DIR [INDEX]{' [--force]' if forcible else ''}")
+    try:
+        run = RunDir.open(arguments[0])
+        spec = ExperimentSpec.model_validate(read_json(run.spec))
+        plan = Plan.model_validate(read_json(run.plan))
+        if name not in plan.stage_names:
+            raise StageError(f"this run has no stage '{name}'", f"its stages: {', '.join(plan.stage_names)}")
+        stage = plan.stage(name)
+        indexes = [int(arguments[1])] if len(arguments) == 2 else range(stage.tasks)
+        for index in indexes:
+            if index >= stage.tasks:
+                raise StageError(f"stage {name} has tasks 0 to {stage.tasks - 1}, there is no {index}")
+            task = TaskIdentity.from_environment()
+            _run_task(StageContext(run, spec, plan, stage, index, task, forced=forced), body)
+    except HpcsftError as error:
+        with contextlib.suppress(OSError):  # a full disk must not change the exit code
+            print("\n".join(error.lines()), file=sys.stderr, flush=True)
+        raise SystemExit(error.exit_code) from None
+
+
+def _run_task(context: StageContext, body: Callable[[StageContext], None]) -> None:
+    if context.run.cancelled.exists():
+        raise Stopped("this run was cancelled", f"python launch/resume.py {context.run.path} goes on")
+    if context.task.rank == 0:
+        context.notice = Notice(lambda name: context.journal.write("notice", signal=name))
+    with context.notice:
+        _guarded(context, body)
+
+
+def _guarded(context: StageContext, body: Callable[[StageContext], None]) -> None:
+    """Run the body; however it fails, the run directory says why before the error goes on."""
+    leader = context.task.rank == 0
+    try:
+        if leader:
+            begin(context)
+        body(context)
+        if leader:
+            context.fence.check()
+            context.write_status("done")
+            context.journal.write("done", attempt=context.attempt)
+    except Fenced:
+        raise  # nothing may be written any more
+    except Stopped as stop:
+        if leader:
+            record_stop(context, stop)
+        raise
+    except BaseException as error:
+        record_failure(context, error)
+        raise
