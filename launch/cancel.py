@@ -19,8 +19,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--yes", action="store_true", help="do not ask")
     arguments = parser.parse_args(argv)
     run = RunDir.open(arguments.run_dir)
-    if look(run, tolerant=True).finished:
-        print(f"{run.path} has ended already; nothing to cancel")
+    state = look(run, tolerant=True)
+    if state.finished:
+        print(f"{run.path} {'waits' if state.state == 'waiting' else 'has ended already'}; nothing to cancel")
         return EXIT_OK
     if not arguments.yes and not (sys.stdin.isatty() and input(f"cancel {run.path}? [y/N] ").lower().startswith("y")):
         print("left alone; --yes does not ask")

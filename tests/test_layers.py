@@ -178,7 +178,10 @@ RULES = {
     "hpcsft.report.document": Rule("records evaluate.checks evaluate.conditions evaluate.scores"),
     "hpcsft.report.leaderboard": Rule("errors report.document"),
     "hpcsft.report.terminal": Rule("evaluate.scores report.document report.sentences report.tables", "rich"),
-    "jobs": Rule("stage attempt.ending attempt.identity", later="data models train evaluate benchmark report"),
+    "jobs": Rule(
+        "stage rundir attempt.ending attempt.identity",
+        later="data models train evaluate benchmark report cluster.held",
+    ),
     "launch": Rule(f"{LOW} estimate inputs cluster monitor", later="rich"),
     "launch.score": Rule("errors evaluate.scores", later="rich"),
     "launch.plan": Rule(f"{LOW} estimate inputs gpus", later="rich data.amount models.tokenizer"),

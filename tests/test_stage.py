@@ -141,13 +141,55 @@ def test_what_only_a_person_can_give_is_waited_for_and_the_command_names_the_run
     assert journal(run, "judge")[-1]["cause"] == "waiting"
 
 
-@pytest.mark.parametrize(("words", "forced"), [((), False), (("--force",), True)])
-def test_force_is_for_the_stages_that_know_it(run, words, forced):
+@pytest.mark.parametrize("words", [[], ["--force"], ["--force", "--over-budget"]])
+def test_options_are_for_the_stages_that_know_them(run, words):
     seen = []
-    run_stage("judge", lambda context: seen.append(context.forced), [str(run.path), *words], forcible=True)
-    assert seen == [forced]
+    run_stage(
+        "judge", lambda context: seen.append(context.options), [*words, str(run.path)], ["--force", "--over-budget"]
+    )
+    assert seen == [frozenset(words)]
     with pytest.raises(SystemExit, match=r"usage: python jobs/train.py RUN_DIR \[INDEX\]$"):
         run_stage("train", failing(AssertionError()), [str(run.path), "--force"])
+
+
+def test_help_is_no_error(run, capsys):
+    run_stage("train", failing(AssertionError()), ["--help"])
+    assert capsys.readouterr().out == "usage: python jobs/train.py RUN_DIR [INDEX]\n"
+
+
+def test_a_start_by_hand_can_be_refused_before_anything_is_touched(run):
+    def refuse(given: RunDir) -> None:
+        raise StageError("the queue holds it")
+
+    with pytest.raises(SystemExit):
+        run_stage("judge", failing(AssertionError()), [str(run.path)], before=refuse)
+    assert run.read_status("judge", 0, 1) is None and not run.fence_file("judge", 0, 1).exists()
+
+
+def test_ctrl_c_by_hand_stops_between_items_and_tells_how_to_go_on(run, capsys):
+    def body(context: StageContext) -> None:
+        context.progress(3, 7, "verdicts")
+        os.kill(os.getpid(), signal.SIGINT)
+        wait_for("the notice", lambda: context.notice.requested)
+        context.stop_if_asked()
+
+    with pytest.raises(SystemExit) as left:
+        start(run, "judge", body)
+    assert left.value.code == EXIT_STOPPED
+    status = run.read_status("judge", 0, 1)
+    hint = f"what is made so far is kept; python jobs/judge.py {run.path} goes on"
+    assert (status.state, status.message, status.hint) == ("waiting", "stopped by SIGINT after 3 of 7 verdicts", hint)
+    assert capsys.readouterr().err.endswith(f"hint: {hint}\n")
+
+
+def test_a_second_ctrl_c_interrupts(run):
+    def body(context: StageContext) -> None:
+        for _ in range(2):
+            os.kill(os.getpid(), signal.SIGINT)
+            wait_for("the notice", lambda: context.notice.requested)
+
+    with pytest.raises(KeyboardInterrupt):
+        start(run, "judge", body)
 
 
 def test_an_unforeseen_error_keeps_its_traceback(run):
@@ -190,7 +232,7 @@ def test_every_job_body_starts_and_says_how(stage):
     done = subprocess.run(
         [sys.executable, str(ROOT / "jobs" / f"{stage}.py")], capture_output=True, text=True, timeout=60, cwd="/"
     )
-    force = " [--force]" if stage == "judge" else ""
+    force = " [--force] [--over-budget]" if stage == "judge" else ""
     assert (done.returncode, done.stderr) == (1, f"usage: python jobs/{stage}.py RUN_DIR [INDEX]{force}\n")
 
 
@@ -419,7 +461,14 @@ def test_the_attempt_before_is_looked_back_at_once(run, monkeypatch):
     assert run.read_status("train", 0, 1).state == "done"
 
 
-def test_a_stage_that_is_told_to_stop_keeps_its_progress_and_says_what_told_it(run, capsys):
+def test_a_stage_that_is_told_to_stop_keeps_its_progress_and_says_what_told_it(run, capsys, monkeypatch):
+    driver = {"SUBMITIT_EXECUTOR": "local", "HPCSFT_JOB_ID": "local-7"}
+    ranks = {
+        f"SUBMITIT_LOCAL_{name}": number for name, number in (("GLOBALID", "0"), ("LOCALID", "0"), ("NTASKS", "1"))
+    }
+    for name, value in {**driver, **ranks}.items():
+        monkeypatch.setenv(name, value)
+
     def body(context: StageContext) -> None:
         context.progress(3, 7, "steps")
         context.stop_if_asked()

@@ -7,6 +7,7 @@ did is not: it would do it again.
 from __future__ import annotations
 
 import errno
+import signal
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -106,6 +107,12 @@ def cause_of(error: BaseException) -> str:
         return "waiting" if isinstance(error, Waiting) else "code"
     lost_peer = isinstance(error, (RuntimeError, ConnectionError)) and any(sign in text for sign in LOST_PEER)
     return "rank_failure" if lost_peer or name in ("DistBackendError", "DistNetworkError", "DistStoreError") else "code"
+
+
+def killed(exit_status: int) -> bool:
+    """Did a rank die of a signal that asks nobody to stop? srun and the local driver then tell the others to."""
+    asking = (signal.SIGTERM, signal.SIGUSR2, signal.SIGINT, signal.SIGHUP)
+    return exit_status > 128 and exit_status - 128 not in asking
 
 
 class Verdict(NamedTuple):

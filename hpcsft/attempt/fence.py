@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from hpcsft.errors import Fenced
+from hpcsft.errors import EXIT_FAILED, Fenced
 from hpcsft.records import Record, read_json, write_json
 from hpcsft.rundir import RunDir
 
@@ -75,5 +75,10 @@ class Fence:
         return self.newest() not in (None, self.token)
 
     def _fenced(self) -> Fenced:
-        message = f"attempt {self.token} is not the newest any more: {self.newest()} has taken over"
+        newest = self.newest()
+        message = f"attempt {self.token} is not the newest any more: {newest} has taken over"
+        if newest and newest.job_id != self.token.job_id:
+            error = Fenced(message, "nothing to do: it was submitted anew, or started by hand, and goes on there")
+            error.exit_code = EXIT_FAILED  # Slurm has not given this job up: it may end, and has to
+            return error
         return Fenced(message, "nothing to do: this is a leftover of an attempt that Slurm has given up")

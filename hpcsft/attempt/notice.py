@@ -21,12 +21,16 @@ came_before: list[int] = []
 
 
 class Notice:
-    """Was this process asked to stop, and by what? As a context manager it installs the handlers."""
+    """Was this process asked to stop, and by what? As a context manager it installs the handlers.
 
-    def __init__(self, on_request: Callable[[str], None] | None = None):
+    With `by_hand` Ctrl-C asks too; a second one interrupts.
+    """
+
+    def __init__(self, on_request: Callable[[str], None] | None = None, by_hand: bool = False):
         self.requested: str | None = None
         """Name of the first signal, or "time limit"; None while nobody has asked."""
         self._on_request = on_request
+        self._asking = (*ASKING, signal.SIGINT) if by_hand else ASKING
         self._previous: dict[int, Any] = {}
         self._pipe: tuple[int, int] | None = None
         self._old_wakeup = -1
@@ -46,8 +50,8 @@ class Notice:
         os.set_blocking(writer, False)
         self._pipe = (reader, writer)
         self._old_wakeup = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
-        for number in ASKING:
-            self._previous[number] = signal.signal(number, _do_nothing)
+        for number in self._asking:
+            self._previous[number] = signal.signal(number, _interrupt_next if number == signal.SIGINT else _do_nothing)
             signal.siginterrupt(number, False)
         self._previous[signal.SIGCONT] = signal.signal(signal.SIGCONT, signal.SIG_IGN)
         for number in came_before:
@@ -67,10 +71,14 @@ class Notice:
     def _read(self, reader: int) -> None:
         while data := os.read(reader, 64):
             for number in data:
-                if number in ASKING:
+                if number in self._asking:
                     self.request(signal.Signals(number).name)
         os.close(reader)
 
 
 def _do_nothing(number: int, frame: object) -> None:
     """The thread has seen it."""
+
+
+def _interrupt_next(number: int, frame: object) -> None:
+    signal.signal(number, signal.default_int_handler)

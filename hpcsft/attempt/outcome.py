@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
 from collections.abc import Sequence
 from pathlib import Path
 
 from hpcsft import slurm_client
-from hpcsft.attempt.causes import LAUNCH_FAILED_LOG, OUT_OF_MEMORY_LOG, SLURM_STATES, Verdict, judge_end
+from hpcsft.attempt.causes import LAUNCH_FAILED_LOG, OUT_OF_MEMORY_LOG, SLURM_STATES, Verdict, judge_end, killed
 from hpcsft.attempt.fence import Fence, Token
 from hpcsft.attempt.identity import TaskIdentity
 from hpcsft.attempt.journal import Journal, Row, last
@@ -124,7 +123,7 @@ class Outcome:
         if any(sign in log for sign in OUT_OF_MEMORY_LOG):
             return "out_of_memory"
         asked = cause_of_notice(self.token, notice["signal"]) if notice else None
-        if asked and not (asked == "signal" and _killed(exit_status)):
+        if asked and not (asked == "signal" and killed(exit_status)):
             return asked
         if exit_status == 0:
             return "rank_failure"  # it ended without a word
@@ -163,12 +162,6 @@ class Outcome:
         before = last(self.journal.of_submission(), "end")
         known = before.get("log_bytes", {}) if before else {}
         return "".join(_tail(path, known.get(path.name, 0)) for path in self._launchers())
-
-
-def _killed(exit_status: int) -> bool:
-    """Did a rank die of a signal that asks nobody to stop? srun and the local driver then tell the others to."""
-    asking = (signal.SIGTERM, signal.SIGUSR2, signal.SIGINT, signal.SIGHUP)
-    return exit_status > 128 and exit_status - 128 not in asking
 
 
 def decisive_failure(rows: Sequence[Row]) -> Row | None:

@@ -19,6 +19,9 @@ from hpcsft.evaluate.verdicts import Comparison, annotations, comparisons
 from hpcsft.records import write_json
 from hpcsft.stage import StageContext
 
+FORCE, OVER_BUDGET = "--force", "--over-budget"
+"""Judge in spite of the checks; beyond evaluate.judge.max_cost_usd."""
+
 
 def judge(context: StageContext) -> None:
     """The body of the stage. Raises Waiting if the answers are not worth a judge, or there is none to ask."""
@@ -26,7 +29,9 @@ def judge(context: StageContext) -> None:
     prompts = load_prompts(spec.evaluate.prompts)
     answers = _collect(context, prompts)
     _check(context, answers)
-    settings = spec.evaluate.judge.model_copy(update={"max_cost_usd": None}) if context.forced else spec.evaluate.judge
+    settings = spec.evaluate.judge
+    if OVER_BUDGET in context.options:
+        settings = settings.model_copy(update={"max_cost_usd": None})
     outputs = {name: [answer.output for answer in given] for name, given in answers.items()}
     pairs = {name: comparisons(prompts, texts, settings.orders, settings.order_seed) for name, texts in outputs.items()}
     total = sum(map(len, pairs.values()))
@@ -75,7 +80,7 @@ def _check(context: StageContext, answers: dict[str, list[Answer]]) -> None:
     write_json(context.run.checks, {name: found.model_dump() for name, found in checks.items()})
     for name, found in checks.items():
         context.say(f"{name}: {found.told()}")
-    if not context.forced:
+    if FORCE not in context.options:
         refuse_bad(checks, context.spec.evaluate.checks)
 
 

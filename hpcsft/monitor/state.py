@@ -69,8 +69,12 @@ class RunState(Record):
 def run_state(facts: Facts) -> RunState:
     """The state of a run."""
     stages: list[StageState] = []
+    by_hand = {status.stage for status in facts.statuses if status.by_hand and status.state == "running"}
     for stage in facts.plan.stages:
-        stages.append(_stage_state(facts, stage, {earlier.state for earlier in stages}))
+        before: set[State] = {earlier.state for earlier in stages}
+        if any(earlier.name in by_hand for earlier in stages):
+            before.add("waiting")  # what follows is in that person's hands as well
+        stages.append(_stage_state(facts, stage, before))
     shown = [stage for stage in stages if stage.state != "unsubmitted"]
     return RunState(
         run_dir=facts.run_dir,

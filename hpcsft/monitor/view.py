@@ -43,7 +43,9 @@ def _title(state: RunState) -> Text:
 def run_state_text(state: RunState) -> str:
     """The state of a run in words."""
     waiting = [stage.name for stage in state.stages if stage.state == "waiting"]
-    return f"waiting for a {waiting[0]}" if state.state == "waiting" and waiting else state.state
+    if state.state != "waiting":
+        return state.state
+    return "waiting for a judge" if waiting == ["judge"] else f"waiting: {', '.join(waiting)}"
 
 
 def _stages(state: RunState, width: int) -> Table:

@@ -33,8 +33,8 @@ class StageContext:
     index: int
     task: TaskIdentity
     attempt: int = 1
-    forced: bool = False
-    """Has a person said --force?"""
+    options: frozenset[str] = frozenset()
+    """What the person who started it has said: --force, ..."""
     notice: Notice = field(default_factory=Notice, repr=False)
     _last_progress_s: float = field(default=float("-inf"), repr=False)
     last_progress: Progress | None = field(default=None, repr=False)

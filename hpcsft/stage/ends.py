@@ -36,8 +36,10 @@ def record_stop(context: StageContext, stop: Stopped) -> None:
     step = context.last_progress.done if context.last_progress else 0
     with contextlib.suppress(OSError):  # a full disk must not make a failure of it
         context.journal.write("stopped", cause=cause, step=step, signal=context.notice.requested)
+    if context.task.by_hand:  # nothing but that person will go on with it
+        stop.hint = f"what is made so far is kept; python jobs/{context.stage.name}.py {context.run.path} goes on"
     with contextlib.suppress(OSError):
-        context.write_status("stopped", stop.message, stop.hint)
+        context.write_status("waiting" if context.task.by_hand else "stopped", stop.message, stop.hint)
 
 
 def record_failure(context: StageContext, error: BaseException) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from hpcsft.attempt.identity import TaskIdentity
 from hpcsft.attempt.notice import Notice
@@ -24,18 +24,26 @@ from hpcsft.stage.ends import begin, record_failure, record_stop
 
 
 def run_stage(
-    name: str, body: Callable[[StageContext], None], argv: list[str] | None = None, forcible: bool = False
+    name: str,
+    body: Callable[[StageContext], None],
+    argv: list[str] | None = None,
+    options: Sequence[str] = (),
+    before: Callable[[RunDir], None] | None = None,
 ) -> None:
     """Run a job body for the task that the arguments and the environment name; exits with 1 when it fails.
 
-    Without INDEX a stage of several tasks runs them all, one after the other. `forcible`: it knows --force.
+    Without INDEX a stage of several tasks runs them all, one after the other. `options` are those that the stage knows.
+    `before` may refuse a start by hand.
     """
-    arguments = sys.argv[1:] if argv is None else list(argv)
-    forced = forcible and "--force" in arguments
-    if forced:
-        arguments.remove("--force")
-    if len(arguments) not in (1, 2) or (len(arguments) == 2 and not arguments[1].isdigit()):
-        raise SystemExit(f"usage: python jobs/{name}.py RUN_DIR [INDEX]{' [--force]' if forcible else ''}")
+    given = sys.argv[1:] if argv is None else argv
+    chosen = frozenset(given) & frozenset(options)
+    arguments = [argument for argument in given if argument not in chosen]
+    if len(arguments) not in (1, 2) or (len(arguments) == 2 and not arguments[1].isdigit()) or arguments[0][:1] == "-":
+        usage = f"usage: python jobs/{name}.py RUN_DIR [INDEX]" + "".join(f" [{option}]" for option in options)
+        if "--help" in arguments:
+            print(usage)
+            return
+        raise SystemExit(usage)
     try:
         run = RunDir.open(arguments[0])
         spec = ExperimentSpec.model_validate(read_json(run.spec))
@@ -43,12 +51,14 @@ def run_stage(
         if name not in plan.stage_names:
             raise StageError(f"this run has no stage '{name}'", f"its stages: {', '.join(plan.stage_names)}")
         stage = plan.stage(name)
+        task = TaskIdentity.from_environment()
+        if before and task.by_hand:
+            before(run)
         indexes = [int(arguments[1])] if len(arguments) == 2 else range(stage.tasks)
         for index in indexes:
             if index >= stage.tasks:
                 raise StageError(f"stage {name} has tasks 0 to {stage.tasks - 1}, there is no {index}")
-            task = TaskIdentity.from_environment()
-            _run_task(StageContext(run, spec, plan, stage, index, task, forced=forced), body)
+            _run_task(StageContext(run, spec, plan, stage, index, task, options=chosen), body)
     except HpcsftError as error:
         with contextlib.suppress(OSError):  # a full disk must not change the exit code
             print("\n".join(error.lines()), file=sys.stderr, flush=True)
@@ -59,7 +69,7 @@ def _run_task(context: StageContext, body: Callable[[StageContext], None]) -> No
     if context.run.cancelled.exists():
         raise Stopped("this run was cancelled", f"python launch/resume.py {context.run.path} goes on")
     if context.task.rank == 0:
-        context.notice = Notice(lambda name: context.journal.write("notice", signal=name))
+        context.notice = Notice(lambda name: context.journal.write("notice", signal=name), by_hand=context.task.by_hand)
     with context.notice:
         _guarded(context, body)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from hpcsft.errors import Fenced
+from hpcsft.errors import EXIT_FAILED, EXIT_FENCED, Fenced
 from hpcsft.rundir import RunDir
 from tests.attempt.made import empty_run, fence, submitted, token
 
@@ -102,3 +102,15 @@ def test_who_has_lost_its_task_and_who_has_only_not_begun(run):
     assert [fence(run, restart=1).lost(begun) for begun in (False, True)] == [False, False]
     assert [fence(run, restart=2).lost(begun) for begun in (False, True)] == [False, True]
     assert [fence(run, restart=0).lost(begun) for begun in (False, True)] == [True, True]
+
+
+def test_a_job_that_another_has_taken_over_ends_and_one_that_slurm_has_given_up_is_held(run):
+    fence(run, "44", 0).claim()
+    fence(run, "44", 1).claim()
+    with pytest.raises(Fenced, match="44_1 has taken over") as given_up:
+        fence(run, "44", 0).check()
+    fence(run, "hand-7").claim()
+    with pytest.raises(Fenced, match="hand-7_0 has taken over") as by_hand:
+        fence(run, "44", 1).check()
+    assert (given_up.value.exit_code, by_hand.value.exit_code) == (EXIT_FENCED, EXIT_FAILED)
+    assert "started by hand" in by_hand.value.hint

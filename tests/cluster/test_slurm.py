@@ -318,6 +318,9 @@ def test_a_run_without_a_key_waits_for_a_judge_and_one_command_finishes_it(submi
     done = submit("train.epochs=1", f"evaluate.judge={json.dumps(judge)}")
     assert f"{key} is not set" in done.stdout + done.stderr
     run = RunDir(done.stdout.split()[2])
+    command = [sys.executable, str(ROOT / "jobs" / "judge.py"), str(run.path)]
+    early = subprocess.run(command, capture_output=True, text=True, env=environment(), timeout=TIMEOUT_S, cwd="/")
+    assert early.returncode == 1 and "judge is still in the hands of job" in early.stderr
     document = wait_for(run, lambda code, _: code != 101)
     assert document["state"] == "waiting" and monitor(run)[0] == 104
     assert list(states(document).values()) == ["done", "done", "done", "waiting", "pending"]
@@ -327,7 +330,6 @@ def test_a_run_without_a_key_waits_for_a_judge_and_one_command_finishes_it(submi
     assert len(answers) == 4
 
     with Endpoint() as endpoint:
-        command = [sys.executable, str(ROOT / "jobs" / "judge.py"), str(run.path)]
         env = {**environment(), key: secret, "OPENAI_BASE_URL": endpoint.base_url}
         finished = subprocess.run(command, capture_output=True, text=True, env=env, timeout=TIMEOUT_S, cwd="/")
         assert finished.returncode == 0, finished.stderr

@@ -259,7 +259,7 @@ def test_nobody_is_paid_for_answers_that_repeat_their_prompts_unless_it_is_force
     checks = read_json(run.checks)
     assert (checks["epoch-1"]["echo"], checks["epoch-1"]["examples"]["echo"]) == (15, [1, 3, 5, 7, 9])
     assert checks["base"]["echo"] == 0
-    judge(replace(context_of(run, "judge"), forced=True))
+    judge(replace(context_of(run, "judge"), options=frozenset({"--force"})))
     assert endpoint.requests and (run.evaluate / "epoch-1" / "annotations.json").exists()
 
 

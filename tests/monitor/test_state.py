@@ -168,6 +168,22 @@ def test_what_was_started_by_hand_runs_until_its_process_is_gone(hands_off, stat
     assert stage_of("judge", said("judge", "running", job_id="hand-7"), hands_off=hands_off).state == state
 
 
+@pytest.mark.parametrize("local", [None, False])
+def test_what_follows_a_stage_that_runs_by_hand_is_pending(local):
+    judging = said("judge", "running", job_id="hand-7")
+    state = state_of(*done("preprocess", "train", "generate"), judging, local=local)
+    assert [stage.state for stage in state.stages][-2:] == ["running", "pending"]
+    assert (state.state, state.finished) == ("running", False)
+
+
+def test_a_report_that_slurm_holds_for_a_judge_that_waits_is_as_slurm_says():
+    waiting = said("judge", "waiting")
+    held = state_of(*done("preprocess", "train", "generate"), waiting, queued("report", "RUNNING"))
+    assert held.stages[-1].state == "running"
+    cancelled = state_of(*done("preprocess", "train", "generate"), waiting, cancelled=True)
+    assert [stage.state for stage in cancelled.stages][-2:] == ["cancelled", "cancelled"]
+
+
 @pytest.mark.parametrize(("known", "state", "message"), SLURM.values(), ids=SLURM)
 def test_a_stage_under_slurm(known, state, message):
     stage = stage_of("train", *known)

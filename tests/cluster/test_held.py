@@ -1,0 +1,50 @@
+"""Guards that nobody judges by hand what the queue or the driver will judge: one of the two would be fenced off."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import sys
+
+import pytest
+
+from hpcsft.cluster.held import refuse_if_held
+from hpcsft.errors import StageError
+from hpcsft.records import StageStatus, Submission, SubmittedStage, write_json
+from hpcsft.rundir import RunDir
+from tests.attempt.made import empty_run
+
+
+def submitted(run: RunDir, cluster: str, job_id: str) -> RunDir:
+    jobs = [SubmittedStage(stage="judge", job_id=job_id, depends_on=[], tasks=1, submitted="")]
+    run.write_submission(Submission(cluster=cluster, host=socket.gethostname(), jobs=jobs))
+    return run
+
+
+def test_a_run_that_nobody_submitted_is_free(tmp_path):
+    refuse_if_held(empty_run(tmp_path), "judge")
+
+
+def test_a_driver_that_has_gone_holds_nothing(tmp_path):
+    refuse_if_held(submitted(empty_run(tmp_path), "local", "local-1"), "judge")
+
+
+def test_where_no_slurm_answers_nothing_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", "/nowhere")
+    refuse_if_held(submitted(empty_run(tmp_path), "slurm", "12"), "judge")
+
+
+def test_the_driver_of_this_machine_holds_it_until_it_has_said_that_it_waits(tmp_path):
+    run = empty_run(tmp_path)
+    command = [sys.executable, "-c", "import sys; print(flush=True); sys.stdin.read()", str(run.path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as driver:
+        driver.stdout.readline()
+        job_id = f"local-{driver.pid}"
+        submitted(run, "local", job_id)
+        with pytest.raises(StageError, match=rf"judge is still in the hands of job {job_id} \(driver\)") as caught:
+            refuse_if_held(run, "judge")
+        assert str(run.path) in caught.value.hint
+        waiting = StageStatus(stage="judge", index=0, state="waiting", attempt=1, job_id=job_id)
+        write_json(run.status_file("judge", 0, 1), waiting)
+        refuse_if_held(run, "judge")
+        driver.stdin.close()
