@@ -156,7 +156,10 @@ RULES = {
     "hpcsft.evaluate.outputs": Rule(f"{LOW} evaluate.prompts"),
     "hpcsft.evaluate.other_outputs": Rule("errors data.formats evaluate.outputs evaluate.prompts"),
     "hpcsft.evaluate.checks": Rule("errors records spec evaluate.outputs"),
-    "hpcsft.evaluate.scores": Rule("errors records evaluate.verdicts evaluate.scores"),
+    "hpcsft.evaluate.generation": Rule(f"{LOW} data models evaluate", "torch transformers"),  # not light
+    "hpcsft.evaluate.generation.placement": Rule("errors", "accelerate torch transformers"),  # nor this
+    "hpcsft.evaluate.generation.conditions": Rule("records rundir"),
+    "hpcsft.evaluate.scores": Rule("errors records evaluate.prompts evaluate.verdicts evaluate.scores"),
     "hpcsft.evaluate.scores.text": Rule("evaluate.scores", "rich"),
     "hpcsft.evaluate.judges": Rule(
         "errors records spec evaluate.prompts evaluate.verdicts evaluate.judges", later="anthropic openai yaml"
@@ -172,10 +175,10 @@ RULES = {
         "errors spec benchmark.check benchmark.results", "lm_eval numpy torch transformers"
     ),
     "hpcsft.report": Rule(
-        f"{LOW} stage report data.readable data.shards evaluate.checks evaluate.conditions evaluate.judges "
+        f"{LOW} stage report data.readable data.shards evaluate.checks evaluate.generation.conditions evaluate.judges "
         "evaluate.scores"
     ),
-    "hpcsft.report.document": Rule("records evaluate.checks evaluate.conditions evaluate.scores"),
+    "hpcsft.report.document": Rule("records evaluate.checks evaluate.generation.conditions evaluate.scores"),
     "hpcsft.report.leaderboard": Rule("errors report.document"),
     "hpcsft.report.terminal": Rule("evaluate.scores report.document report.sentences report.tables", "rich"),
     "jobs": Rule(

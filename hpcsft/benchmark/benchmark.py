@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from hpcsft.benchmark.check import benchmark_problems
+from hpcsft.benchmark.check import benchmark_problems, packaged_tasks, task_files
 from hpcsft.benchmark.results import Results, join, read_results, results_file, task_file
+from hpcsft.benchmark.task_digest import task_digest
 from hpcsft.data.chat_template import chat_template
 from hpcsft.data.trained_template import trained_template
 from hpcsft.errors import InputError
@@ -29,8 +30,14 @@ def benchmark(context: StageContext) -> None:
     require(path, "train")
     task_file(run, checkpoint, "").parent.mkdir(parents=True, exist_ok=True)
     settings = settings_of(section, spec.seed)
+    files = task_files(section, packaged_tasks())
+    sources = {name: {name: task_digest(name, files, section.include_path)} for name in section.tasks}
     kept = {name: _read(task_file(run, checkpoint, name)) for name in section.tasks}
-    done = {name: results for name, results in kept.items() if results and results.settings == settings}
+    done = {
+        name: results
+        for name, results in kept.items()
+        if results and (results.settings, results.sources) == (settings, sources[name])
+    }
     missing = [name for name in section.tasks if name not in done]
     context.progress(len(done), len(section.tasks), "tasks")
     if missing:
@@ -40,7 +47,8 @@ def benchmark(context: StageContext) -> None:
         examined = CheckpointModel(model, tokenizer, section.batch_size, context.stop_if_asked)
         for name in missing:
             context.say(f"{checkpoint}: {name}")
-            done[name] = measure(examined, loaded.pop(name), section, settings)
+            figures = measure(examined, loaded.pop(name), section, settings)
+            done[name] = figures.model_copy(update={"sources": sources[name]})
             write_json(task_file(run, checkpoint, name), done[name])
             context.progress(len(done), len(section.tasks), "tasks")
     write_json(results_file(run, checkpoint), join([done[name] for name in section.tasks]))

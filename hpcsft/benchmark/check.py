@@ -8,15 +8,11 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
-from hpcsft.benchmark.task_files import TaskFiles, TaskSettings
+from hpcsft.benchmark.task_files import FILE_FORMATS, TaskFiles, TaskSettings, data_patterns
 from hpcsft.errors import InputError
 from hpcsft.spec import ExperimentSpec
 from hpcsft.spec.benchmark import BenchmarkSpec
-
-FILE_FORMATS = {"arrow", "csv", "json", "pandas", "parquet", "text", "xml"}
-"""What `dataset_path` names when the rows are in files."""
 
 OWN_FILES = "give the task `dataset_path: json` and `dataset_kwargs: {data_files: {test: rows.jsonl}}`"
 
@@ -34,7 +30,7 @@ def benchmark_problems(spec: ExperimentSpec) -> list[InputError]:
     if own and not any(own.rglob("*.yaml")):
         what = "no task files (*.yaml) in it" if own.is_dir() else "no such folder"
         return [InputError(f"benchmark.include_path: {own}: {what}", "give the folder in which your task files are")]
-    files = TaskFiles([*([own] if own else []), package])
+    files = task_files(section, package)
     problems: list[InputError] = []
     found: list[TaskSettings] = []
     for name in section.tasks:
@@ -48,6 +44,11 @@ def benchmark_problems(spec: ExperimentSpec) -> list[InputError]:
     problems += _missing_files(found, section.include_path)
     problems += _missing_data_sets(found, section.include_path, spec)
     return problems
+
+
+def task_files(section: BenchmarkSpec, package: Path) -> TaskFiles:
+    """Those of the user and those of the package, in the order in which they win."""
+    return TaskFiles([*([Path(section.include_path)] if section.include_path else []), package])
 
 
 def packaged_tasks() -> Path | None:
@@ -90,21 +91,10 @@ def _asks_for_trust(task: TaskSettings) -> Iterator[InputError]:
 
 def _missing_files(tasks: list[TaskSettings], include_path: str | None) -> Iterator[InputError]:
     for task in tasks:
-        options = task.values.get("dataset_kwargs")
-        if task.values.get("dataset_path") not in FILE_FORMATS or not isinstance(options, dict):
-            continue
-        folder = os.path.join(include_path or "", options.get("data_dir") or "")
-        for name in _flat(options.get("data_files")):
-            if "://" not in name and not glob.glob(os.path.join(folder, name)):
-                message = f"benchmark.tasks: {task.name}: no file {os.path.join(folder, name)}"
+        for path in data_patterns(task, include_path):
+            if not glob.glob(path):
+                message = f"benchmark.tasks: {task.name}: no file {path}"
                 yield InputError(message, "data_files are full paths, or relative to benchmark.include_path")
-
-
-def _flat(value: Any) -> list[str]:
-    """The names in `data_files`: one, a list of them, or either by split."""
-    if isinstance(value, dict):
-        value = list(value.values())
-    return [name for part in value for name in _flat(part)] if isinstance(value, list) else [value] if value else []
 
 
 def _missing_data_sets(tasks: list[TaskSettings], include_path: str | None, spec: ExperimentSpec) -> list[InputError]:

@@ -44,6 +44,8 @@ class Results(Record):
     higher_is_better: dict[str, dict[str, bool]]
     """By task and METRIC, where lm-evaluation-harness says."""
     settings: Settings
+    sources: dict[str, str] = {}
+    """By task, group or tag of the spec, what `task_digest` says of its files: other files, other figures."""
 
 
 def results_file(run: RunDir, checkpoint: str) -> Path:
@@ -72,4 +74,5 @@ def join(parts: list[Results]) -> Results:
         num_fewshot={name: number for part in parts for name, number in part.num_fewshot.items()},
         higher_is_better={name: better for part in parts for name, better in part.higher_is_better.items()},
         settings=parts[0].settings,
+        sources={name: digest for part in parts for name, digest in part.sources.items()},
     )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import functools
+import os
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -20,15 +21,19 @@ IGNORED_FOLDERS = {"__pycache__", ".ipynb_checkpoints"}
 MAX_INCLUDES = 8
 """Files that include each other end somewhere."""
 
+FILE_FORMATS = {"arrow", "csv", "json", "pandas", "parquet", "text", "xml"}
+"""What `dataset_path` names when the rows are in files."""
+
 
 @dataclass(frozen=True)
 class TaskSettings:
-    """One task, as its files describe it."""
+    """One task or group, as its files describe it."""
 
     name: str
     folder: Path
     """The folder of task files in which it was found."""
     values: dict[str, Any]
+    is_group: bool = False
 
 
 @dataclass(frozen=True)
@@ -51,6 +56,10 @@ class TaskFiles:
 
         KeyError with the name that is not there, this or one in a group. InputError for a file that cannot be read.
         """
+        return [found for found in self._tasks(name, {}, ()) if not found.is_group]
+
+    def described(self, name: str) -> list[TaskSettings]:
+        """The tasks and the groups that `name` stands for, itself and those in it. Raises as `tasks`."""
         return list(self._tasks(name, {}, ()))
 
     def nearest(self, name: str) -> list[str]:
@@ -64,8 +73,8 @@ class TaskFiles:
         entry = self._find(name)
         if entry is None or name in way:
             raise KeyError(name)
-        if entry.values is not None and not entry.members:
-            yield TaskSettings(name, entry.folder, {**entry.values, **over})
+        if entry.values is not None:
+            yield TaskSettings(name, entry.folder, {**entry.values, **over}, is_group=bool(entry.members))
         for member in entry.members:
             yield from self._member(member, entry.folder, over, (*way, name))
 
@@ -86,6 +95,22 @@ class TaskFiles:
     @functools.cache  # noqa: B019 (lives as long as one check)
     def _find(self, name: str) -> _Entry | None:
         return next(filter(None, (_look(folder, name) for folder in self.folders)), None)
+
+
+def data_patterns(task: TaskSettings, include_path: str | None) -> list[str]:
+    """Paths, perhaps with wildcards, of the files on this disk that hold the rows of `task`; none for the hub's."""
+    options = task.values.get("dataset_kwargs")
+    if task.values.get("dataset_path") not in FILE_FORMATS or not isinstance(options, dict):
+        return []
+    folder = os.path.join(include_path or "", options.get("data_dir") or "")
+    return [os.path.join(folder, name) for name in _flat(options.get("data_files")) if "://" not in name]
+
+
+def _flat(value: Any) -> list[str]:
+    """The names in `data_files`: one, a list of them, or either by split."""
+    if isinstance(value, dict):
+        value = list(value.values())
+    return [name for part in value for name in _flat(part)] if isinstance(value, list) else [value] if value else []
 
 
 def _look(folder: Path, name: str) -> _Entry | None:

@@ -7,10 +7,10 @@ from pathlib import Path
 import torch
 
 from hpcsft.data.trained_template import trained_template
-from hpcsft.evaluate.answerer import Answerer
-from hpcsft.evaluate.conditions import Conditions, conditions_file, versions
+from hpcsft.evaluate.generation.answerer import Answerer
+from hpcsft.evaluate.generation.conditions import Conditions, conditions_file, versions
+from hpcsft.evaluate.generation.placement import place
 from hpcsft.evaluate.outputs import append_answers, checkpoint_path, journal, read_answers
-from hpcsft.evaluate.placement import place
 from hpcsft.evaluate.prompts import Prompt, load_prompts
 from hpcsft.models.load import load_model
 from hpcsft.models.tokenizer import load_tokenizer

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from hpcsft.evaluate.checks import Checks
-from hpcsft.evaluate.conditions import Conditions
+from hpcsft.evaluate.generation.conditions import Conditions
 from hpcsft.evaluate.scores.paired import Difference
 from hpcsft.evaluate.scores.published import Setting
 from hpcsft.evaluate.scores.summary import Scores

@@ -20,6 +20,8 @@ def _parts(results: Results) -> Iterator[str]:
     yield f"# {_text(results.name)}"
     yield _text(sentences.setting_sentence(results))
     yield markdown_table(tables.main_table(results))
+    if differences := grids.differences(results.differences):
+        yield markdown_table(differences)
     yield _text(sentences.noise_sentence(results))
     if hidden := tables.hidden_tables(results):
         yield "What the win rate hides: the order in which answers were shown, and how many have something wrong."

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import itertools
+import os
 from typing import Any
 
 from hpcsft.data.shards import read_manifest
 from hpcsft.evaluate.checks import Checks
-from hpcsft.evaluate.conditions import read_conditions
+from hpcsft.evaluate.generation.conditions import read_conditions
 from hpcsft.evaluate.judges import judge_name
 from hpcsft.evaluate.scores.annotations import Annotations, annotations_of, read_rows
 from hpcsft.evaluate.scores.paired import compare
-from hpcsft.evaluate.scores.published import Setting
+from hpcsft.evaluate.scores.published import Setting, evaluator_question
 from hpcsft.evaluate.scores.sentences import noise_sentence
 from hpcsft.evaluate.scores.summary import score
 from hpcsft.records import read_json, read_jsonl
@@ -20,6 +21,7 @@ from hpcsft.report.document import ModelResult, Results
 from hpcsft.report.leaderboard import read_leaderboard
 from hpcsft.rundir import RunDir
 from hpcsft.spec import ExperimentSpec
+from hpcsft.spec.evaluate import JudgeSpec
 
 
 def gather_results(run: RunDir, spec: ExperimentSpec) -> Results:
@@ -76,11 +78,18 @@ def _setting(spec: ExperimentSpec, judged: dict[str, Annotations]) -> Setting:
     rows = max((model.rows for model in judged.values()), key=len)
     return Setting(
         judge=judge_name(spec.evaluate.judge),
+        question=_question(spec.evaluate.judge),
         reference=next(iter(judged.values())).reference or "unknown",
         orders=spec.evaluate.judge.orders,
         num_prompts=len(rows),
         datasets=sorted({row.dataset for row in rows if row.dataset}),
     )
+
+
+def _question(judge: JudgeSpec) -> str:
+    if judge.evaluator:
+        return evaluator_question(judge_name(judge))
+    return f"template {os.path.basename(judge.template)}" if judge.template else "the built-in one"
 
 
 def _training(run: RunDir) -> dict[str, Any]:

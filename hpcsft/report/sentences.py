@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from hpcsft.evaluate.conditions import Conditions
+from hpcsft.evaluate.generation.conditions import Conditions
 from hpcsft.evaluate.scores.sentences import prompts_sentence
 from hpcsft.report.document import Results
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from rich.console import Console
 
-from hpcsft.evaluate.scores import grids
-from hpcsft.evaluate.scores.text import print_line, print_side_by_side, print_tables
+from hpcsft.evaluate.scores.text import print_differences, print_line, print_side_by_side, print_tables
 from hpcsft.report import sentences, tables
 from hpcsft.report.document import Results
 
@@ -16,9 +15,9 @@ def print_results(results: Results, console: Console) -> None:
         print_line(setting, console)
         console.print()
     print_side_by_side([tables.main_table(results), *tables.hidden_tables(results)], console)
-    print_tables(
-        [grid for grid in (grids.differences(results.differences), tables.benchmark_table(results)) if grid], console
-    )
+    print_differences(results.differences, console)
+    if benchmarks := tables.benchmark_table(results):
+        print_tables([benchmarks], console)
     lines = [
         sentences.noise_sentence(results),
         *sentences.generation_lines(results),

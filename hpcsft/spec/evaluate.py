@@ -36,7 +36,7 @@ class GenerationSpec(Section):
     """sorted answers prompts of like length together; continuous is transformers' own way, for GPUs; auto chooses."""
 
     batch_size: PositiveInt = 16
-    """Prompts that are answered together."""
+    """Prompts that are answered together; continuous batching on a GPU takes as many as its memory holds."""
 
     @model_validator(mode="after")
     def _sampling(self) -> GenerationSpec:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import textwrap
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests.evaluate.conftest import one_thread  # noqa: F401 (a fixture of this package too)
 
 CHOICE = """
 task: choice
@@ -37,17 +39,6 @@ metric_list:
 filter_list:
   - {name: stripped, filter: [{function: remove_whitespace}, {function: take_first}]}
 """
-
-
-@pytest.fixture(scope="package", autouse=True)
-def one_thread() -> Iterator[None]:
-    """On a busy machine threads that wait for each other make tiny tensors twenty times slower."""
-    import torch
-
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="session")

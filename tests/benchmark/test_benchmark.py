@@ -206,6 +206,30 @@ def test_only_figures_of_the_same_settings_are_put_together(values):
     assert read_results(file).settings.lm_eval_version == whole["settings"]["lm_eval_version"]
 
 
+def test_a_corrected_task_is_measured_again_and_only_that(values, task_folder, tmp_path):
+    """Its rows had a mistake, which was found when figures were there."""
+    folder = tmp_path / "own"
+    folder.mkdir()
+    rows = [json.loads(line) for line in (task_folder / "rows.jsonl").read_text().splitlines()]
+    (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows[:4]))
+    (folder / "few.jsonl").write_text(json.dumps(rows[5]) + "\n")
+    (folder / "choice.yaml").write_text((task_folder / "choice.yaml").read_text())
+    (folder / "few.yaml").write_text(
+        "include: choice.yaml\ntask: few\ndataset_kwargs: {data_files: {test: few.jsonl}}\n"
+    )
+    section = {"tasks": ["choice", "few"], "include_path": str(folder)}
+    run = new_run({**values, "benchmark": {**values["benchmark"], **section}})
+    benchmark(begun(run, "benchmark"))
+    before, kept = measured(run), task_file(run, "base", "few").stat().st_mtime_ns
+    (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows[:7]))
+    benchmark(begun(run, "benchmark"))
+    assert measured(run)["num_rows"] == {"choice": 7, "few": 1}
+    assert task_file(run, "base", "few").stat().st_mtime_ns == kept
+    assert [name for name in before["sources"] if before["sources"][name] != measured(run)["sources"][name]] == [
+        "choice"
+    ]
+
+
 def test_standard_errors_by_bootstrap_start_no_processes(values, task_folder, tmp_path, monkeypatch):
     """A pool would take every core of the node, and hand this task's signals on."""
     folder = tmp_path / "own"

@@ -38,13 +38,13 @@ from transformers import (
 )
 
 from hpcsft.data.templates import make_template
-from hpcsft.evaluate.continuous import answer_continuously
-from hpcsft.evaluate.ending import Ending
-from hpcsft.evaluate.padding import left_padded
+from hpcsft.evaluate.generation.continuous import answer_continuously
+from hpcsft.evaluate.generation.ending import Ending
+from hpcsft.evaluate.generation.padding import left_padded
+from hpcsft.evaluate.generation.questions import Question, Questioner
+from hpcsft.evaluate.generation.sampling import Sampler
+from hpcsft.evaluate.generation.sorted_batches import answer_sorted
 from hpcsft.evaluate.prompts import load_prompts
-from hpcsft.evaluate.questions import Question, Questioner
-from hpcsft.evaluate.sampling import Sampler
-from hpcsft.evaluate.sorted_batches import answer_sorted
 from hpcsft.models.load import load_model
 from hpcsft.models.tokenizer import load_tokenizer
 from hpcsft.spec.evaluate import GenerationSpec

@@ -12,8 +12,8 @@ from transformers import PreTrainedModel
 from hpcsft.data.preprocess import preprocess
 from hpcsft.data.trained_template import trained_template
 from hpcsft.errors import InputError, StageError, Stopped
-from hpcsft.evaluate.conditions import read_conditions
 from hpcsft.evaluate.generate import generate
+from hpcsft.evaluate.generation.conditions import read_conditions
 from hpcsft.evaluate.outputs import collect_answers, journal, read_answers
 from hpcsft.evaluate.prompts import load_prompts
 from hpcsft.models.load import load_model

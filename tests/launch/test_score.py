@@ -66,6 +66,41 @@ def test_several_models_are_compared(write, tmp_path):
     assert scored(both, "--generator", "b", cwd=tmp_path)["name"] == "b"
 
 
+def test_models_of_another_judge_or_reference_are_not_compared(write, tmp_path):
+    def file(name, **changes):
+        return write(f"{name}.json", [{**row, **changes} for row in alpaca_rows(1, 40, HARD, name)])
+
+    files = [file("a"), file("b", generator_1="gpt4_turbo"), file("c"), file("d", annotator="claude")]
+    document = scored(*files, cwd=tmp_path)
+    assert [(d["before"], d["after"]) for d in document["differences"]] == [("a", "c")]
+    assert [group["models"] for group in document["not_compared"]] == [["a", "c"], ["b"], ["d"]]
+    assert document["not_compared"][1]["reference"] == "gpt4_turbo"
+    told = " ".join(launch("score.py", *files, cwd=tmp_path).stdout.split())
+    assert (
+        "Not compared with each other, for their judge or reference differs: a, c (judge alpaca_eval_gpt4, reference "
+        "text_davinci_003); b (judge alpaca_eval_gpt4, reference gpt4_turbo); d (judge claude, reference "
+        "text_davinci_003)." in told
+    )
+    assert scored(files[0], files[2], cwd=tmp_path)["not_compared"] == []
+
+
+def test_the_reference_of_old_files_is_named(write, tmp_path):
+    file = write("mine.json", old(alpaca_rows(1, 40, HARD), "gpt4"))
+    told = scored(file, "--reference", "gpt4", cwd=tmp_path)
+    assert (told["name"], told["reference"]) == ("mine", "gpt4")
+    said = [launch("score.py", file, *options, cwd=tmp_path).stdout for options in ((), ("--reference", "gpt4"))]
+    assert ["--reference NAME" in text for text in said] == [True, False]
+
+
+def test_an_order_that_is_not_in_the_file_is_told(write, tmp_path):
+    rows = alpaca_rows(1, 20, HARD)
+    recorded = [{**row, "orders": [{"model_first": True, "preference": row["preference"]}]} for row in rows]
+    for file, source in ((write("drawn.json", rows), "drawn"), (write("recorded.json", recorded), "recorded")):
+        assert scored(file, cwd=tmp_path)["position_bias"]["order_source"] == source
+        text = launch("score.py", file, cwd=tmp_path).stdout
+        assert ("The order of the answers is not in the file" in text) == (source == "drawn")
+
+
 def test_the_seed_of_the_draw_is_chosen(write, tmp_path):
     file = write("a.json", alpaca_rows(1, 80, HARD))
     told = [scored(file, "--seed", seed, cwd=tmp_path)["position_bias"] for seed in (0, 3)]
@@ -85,6 +120,18 @@ def test_people_get_tables_that_fit(write, tmp_path, monkeypatch):
         assert text in done.stdout
     alone = launch("score.py", files[0], cwd=tmp_path).stdout
     assert "As a rule of thumb" in alone and "run/a" in alone
+
+
+def test_differences_of_models_with_long_names_stay_one_table(write, tmp_path, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    names = [f"a-very-long-name-of-a-model-of-somebody-{number}" for number in range(4)]
+    files = [write(f"{n}.json", alpaca_rows(1, 30, HARD, name)) for n, name in enumerate(names)]
+    lines = launch("score.py", *files, cwd=tmp_path).stdout.splitlines()
+    assert all(len(line) <= 80 for line in lines)
+    [place] = [number for number, line in enumerate(lines) if line.startswith("difference")]
+    assert lines[place].split()[-1] == "detectable"
+    assert [line[:6] for line in lines[place + 1 : place + 6]] == ["1 to 2", "1 to 3", "1 to 4", "2 to 3", "3 to 4"]
+    assert lines[place - 5 : place] == [*(f"{number} = {name}" for number, name in enumerate(names, 1)), ""]
 
 
 def test_length_control_is_told_undefined(write, tmp_path):
@@ -109,7 +156,7 @@ def test_mistakes_are_told_in_two_lines(write, tmp_path):
     done = launch("score.py", write("a.json", [{"instruction": "q"}]), cwd=tmp_path)
     assert (done.returncode, done.stdout) == (2, "")
     error, hint = done.stderr.splitlines()
-    assert error == f"error: {tmp_path}/a.json: row 0 has no 'output_2' and no 'preference'"
+    assert error == f"error: annotations: {tmp_path}/a.json: row 0 has no 'output_2' and no 'preference'"
     assert hint.startswith("hint: expected a JSON array of")
 
 

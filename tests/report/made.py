@@ -9,7 +9,7 @@ import numpy as np
 from hpcsft.data.figures import fate, row_figures
 from hpcsft.data.shards import Manifest, Shard, Totals
 from hpcsft.evaluate.checks import Checks
-from hpcsft.evaluate.conditions import Conditions, conditions_file
+from hpcsft.evaluate.generation.conditions import Conditions, conditions_file
 from hpcsft.records import append_jsonl, write_json
 from hpcsft.rundir import RunDir
 from hpcsft.spec import ExperimentSpec, parse_spec

@@ -55,7 +55,7 @@ def test_the_report_says_what_was_found(spec_values):
     markdown = report_markdown(results)
     assert markdown.startswith("# tiny\n\nWin rate against teacher on 8 prompts, in percent; judge local/tiny, ")
     assert "each pair judged in both orders." in markdown and markdown.endswith("|\n")
-    main, hidden, datasets, *others = tables_in(markdown)
+    main, differences, hidden, datasets, *others = tables_in(markdown)
     assert main[0][:4] == ["checkpoint", "val. loss", "win rate", "95% interval"]
     assert [row[0] for row in main[1:]] == list(CHECKPOINTS)
     assert [row[1] for row in main[1:]] == ["3.0000", "2.7500", "2.5000"]
@@ -64,6 +64,10 @@ def test_the_report_says_what_was_found(spec_values):
     assert [row[3] for row in main[1:]] == [f"[{low:.1f}, {high:.1f}]" for low, high in intervals]
     assert [row[4] for row in main[1:]] == ["1/1/5", "7/0/1", "6/1/1"]
     assert [row[6] for row in main[1:]] == ["13", "13", "13"]
+    assert differences[0] == ["difference", "points", "95% interval", "p", "p (Holm)", "detectable"]
+    assert [(row[0], row[1], row[4]) for row in differences[1:]] == [
+        (f"{d.before} to {d.after}", f"{d.difference:+.2f}", f"{d.p_holm:.4f}") for d in results.differences
+    ]
     named = dict(zip(hidden[0], hidden[1], strict=True))
     assert (named["shown 1st"], named["shown 2nd"], named["same winner"]) == ("25.0", "12.5", "100.0")
     checks = ("no verdict", "echo", "empty", "leftover", "loop", "cut")
@@ -165,7 +169,7 @@ def test_numbers_that_are_not_there_are_dashes(spec_values, monkeypatch):
     monkeypatch.setitem(PREFERENCES, "base", [None] * 8)
     run, spec = finished_run(spec_values)
     run.validation.unlink()
-    main, hidden, *_ = tables_in(report_markdown(gather_results(run, spec)))
+    main, _, hidden, *_ = tables_in(report_markdown(gather_results(run, spec)))
     assert main[1] == ["base", "-", "-", "-", "0/0/0", "-", "13"]
     assert hidden[1] == ["base", "-", "-", "-", "-", "8", "0", "2", "0", "0", "3"]
 
@@ -177,4 +181,4 @@ def test_one_checkpoint_has_nothing_to_be_compared_with(spec_values, name):
     markdown = report_markdown(results)
     assert [row[0] for row in tables_in(markdown)[0][1:]] == [name]
     assert "Differences" not in markdown
-    assert "As a rule of thumb, 8 prompts show differences from 49.5 points on." in markdown
+    assert "As a rule of thumb, 8 prompts find a difference of 49.5 points in 80% of cases." in markdown

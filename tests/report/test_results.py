@@ -26,6 +26,7 @@ def test_every_number_comes_from_its_file(spec_values):
     judge = "local/" + spec.evaluate.judge.model.rsplit("/", 1)[1]
     assert results.setting.model_dump() == {
         "judge": judge,
+        "question": "the built-in one",
         "reference": "teacher",
         "orders": "both",
         "num_prompts": 8,
@@ -44,6 +45,18 @@ def test_every_number_comes_from_its_file(spec_values):
     ]
     assert {s.avg_length for s in scores} == {13}
     assert {s.position_bias.n_both_orders for s in scores} == {1}
+
+
+@pytest.mark.parametrize(
+    ("judge", "question"),
+    [
+        ({"template": "/own/strict.txt"}, "template strict.txt"),
+        ({"kind": "openai", "evaluator": "/ae/alpaca_eval_gpt4/"}, "that of AlpacaEval's evaluator alpaca_eval_gpt4"),
+    ],
+)
+def test_the_question_is_told(spec_values, judge, question):
+    spec_values["evaluate"]["judge"] |= judge
+    assert gather_results(*finished_run(spec_values)).setting.question == question
 
 
 def test_training_and_data_are_summed_up(spec_values):

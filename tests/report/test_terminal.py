@@ -74,6 +74,26 @@ def test_a_wide_terminal_has_one_table(results):
     assert len({len(line.rstrip()) for line in lines if line.startswith(CHECKPOINTS) and " to " not in line}) == 1
 
 
+def test_long_names_are_numbered_in_the_table_of_differences(results):
+    longer = {"before": "a-model-with-quite-a-long-name", "after": "and-another-one-of-that-kind"}
+    odd = results.model_copy(update={"differences": [results.differences[0].model_copy(update=longer)]})
+    lines = printed(odd, 80)
+    place = lines.index(f"1 = {longer['before']}")
+    assert lines[place + 1] == f"2 = {longer['after']}"
+    header = next(line for line in lines if line.startswith("difference "))
+    row = next(line for line in lines if line.startswith("1 to 2 "))
+    assert header.split()[-1] == "detectable" and len(header.rstrip()) == len(row.rstrip()) <= 80
+    assert not any(line.startswith("1 = ") for line in printed(results, 80))
+
+
+def test_a_report_of_an_older_version_is_shown(results):
+    document = results.model_dump()
+    del document["setting"]["question"]
+    for model in document["models"]:
+        del model["scores"]["position_bias"]["order_source"]
+    assert printed(Results.model_validate(document), 80) == printed(results, 80)
+
+
 def test_names_are_no_markup(results):
     odd = results.model_copy(update={"models": [results.models[0].model_copy(update={"name": "[red]x[/red]"})]})
     assert any(line.startswith("[red]x[/red]") for line in printed(odd, 120))

@@ -7,13 +7,13 @@ the others the order is drawn again as AlpacaEval draws it.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from hpcsft.errors import InputError
+from hpcsft.evaluate.prompts import read_array
 from hpcsft.evaluate.verdicts import is_switched
 
 REFERENCES = ("text_davinci_003", "gpt4_1106_preview", "gpt4_turbo", "reference")
@@ -44,6 +44,8 @@ class Row(NamedTuple):
     """Characters of output_2; None for null."""
     places: tuple[Place, ...] = ()
     """How the pair was shown; empty where no judge saw it or nobody knows."""
+    is_drawn: bool = False
+    """Do `places` come from AlpacaEval's draw, as the file does not record them?"""
     reply_disagrees: bool | None = None
     """Does the judge's reply name another order than the draw? None where it tells nothing."""
 
@@ -57,13 +59,18 @@ class Annotations(NamedTuple):
     rows: tuple[Row, ...]
 
 
-def read_annotations(path: str | Path, generator: str | None = None, seed: int = 0) -> list[Annotations]:
+def read_annotations(
+    path: str | Path, generator: str | None = None, seed: int = 0, reference: str | None = None
+) -> list[Annotations]:
     """The models of an annotation file, in the order in which they stand there; only `generator` if it is given.
 
-    `seed` is that of AlpacaEval's draw of the order. Raises InputError naming the row that has another shape.
+    `seed` is that of AlpacaEval's draw of the order, `reference` the name of who wrote output_1 where the rows do not
+    tell: an old file's `generator` of this name is the reference's. Raises InputError naming the row that has another
+    shape.
     """
     file = Path(path).absolute()
-    models = by_model(read_rows(path), file.parent.name if file.stem == "annotations" else file.stem, seed)
+    rows = [_with_reference(row, reference) for row in read_rows(path)]
+    models = by_model(rows, file.parent.name if file.stem == "annotations" else file.stem, seed)
     kept = [model for model in models if generator in (None, model.name)]
     if not kept:
         raise InputError(f"{path}: no rows of '{generator}'", f"it holds {', '.join(m.name for m in models)}")
@@ -72,18 +79,9 @@ def read_annotations(path: str | Path, generator: str | None = None, seed: int =
 
 def read_rows(path: str | Path) -> list[dict[str, Any]]:
     """The rows of an annotation file, each of the shape that the functions below need. Raises InputError."""
-    try:
-        rows = json.loads(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror}") from None
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path}: not valid JSON: {error}", f"expected {SHAPE}") from None
-    if not isinstance(rows, list):
-        raise InputError(f"{path}: this is a JSON {type(rows).__name__}, no array", f"expected {SHAPE}")
-    if not rows:
-        raise InputError(f"{path}: an empty array, nothing to score", f"expected {SHAPE}")
+    rows = read_array(path, "annotations", SHAPE)
     for number, row in enumerate(rows):
-        _check(f"{path}: row {number}", row)
+        _check(f"annotations: {path}: row {number}", row)
     return rows
 
 
@@ -98,11 +96,21 @@ def _check(where: str, row: Any) -> None:
     for key in ("output_1", "output_2"):
         if not isinstance(row.get(key), str | None):
             raise InputError(f"{where}: '{key}' is neither text nor null", f"expected {SHAPE}")
+    if not _is_preference(row["preference"]):
+        raise InputError(f"{where}: 'preference' is neither a number nor null", f"expected {SHAPE}")
     orders = row.get("orders", [])
-    keys = {"model_first", "preference"}
-    if not isinstance(orders, list) or not all(isinstance(order, dict) and keys <= {*order} for order in orders):
+    if not isinstance(orders, list) or not all(map(_is_order, orders)):
         hint = 'one {"model_first": true or false, "preference": 1 to 2 or null} per order that was judged'
         raise InputError(f"{where}: 'orders' has another shape", hint)
+
+
+def _is_preference(value: Any) -> bool:
+    return value is None or (isinstance(value, (int, float)) and not isinstance(value, bool))
+
+
+def _is_order(order: Any) -> bool:
+    told = isinstance(order, dict) and "preference" in order and isinstance(order.get("model_first"), bool)
+    return told and _is_preference(order["preference"])
 
 
 def by_model(rows: Sequence[dict[str, Any]], fallback: str, seed: int = 0) -> list[Annotations]:
@@ -125,6 +133,15 @@ def _model_name(row: dict[str, Any]) -> str | None:
     return str(name) if name else None
 
 
+def _with_reference(row: dict[str, Any], reference: str | None) -> dict[str, Any]:
+    """The row in the new format, where `reference` wrote output_1; as it is where that is told, or not known."""
+    if reference is None or row.get("generator_1"):
+        return row
+    generator = row.get("generator")
+    named = {} if generator in (None, reference) or "generator_2" in row else {"generator_2": generator}
+    return {**row, **named, "generator_1": reference, "generator": None}
+
+
 def _old_reference(row: dict[str, Any]) -> str | None:
     name = row.get("generator")
     return name if "generator_2" not in row and name in REFERENCES else None
@@ -141,9 +158,10 @@ def _row(row: dict[str, Any], seed: int) -> Row:
     instruction, first, second = row["instruction"], row.get("output_1"), row["output_2"]
     places: tuple[Place, ...] = ()
     disagrees = None
-    if "orders" in row:
+    drawn = "orders" not in row
+    if not drawn:
         shown = ((order["model_first"], _utility(order["preference"])) for order in row["orders"])
-        places = tuple(Place(bool(model_first), value) for model_first, value in shown if value is not None)
+        places = tuple(Place(model_first, value) for model_first, value in shown if value is not None)
     elif utility is not None and first != second:  # AlpacaEval shows equal answers to no judge
         switched = _switched(instruction, seed)
         if switched is not None:
@@ -158,12 +176,13 @@ def _row(row: dict[str, Any], seed: int) -> Row:
         reference_length=None if first is None else len(first),
         length=None if second is None else len(second),
         places=places,
+        is_drawn=drawn and bool(places),
         reply_disagrees=disagrees,
     )
 
 
-def _utility(preference: Any) -> float | None:
-    if isinstance(preference, bool) or not isinstance(preference, (int, float)):
+def _utility(preference: float | None) -> float | None:
+    if preference is None:
         return None
     if preference == 0:
         return 0.5

@@ -43,8 +43,11 @@ def _quantile(means: Sequence[float], bias: float, acceleration: float, z: float
 
 
 def share_interval(values: Sequence[float]) -> Interval | None:
-    """95% interval of the mean of values in [0, 1]; Wilson's where all are alike, which resampling cannot use."""
-    if len(values) > 1 and min(values) == max(values):
+    """95% interval of the mean of values in [0, 1]; Wilson's where all are 0 or all are 1.
+
+    None if they are fewer than two, or all alike elsewhere: neither resampling nor counting tells anything there.
+    """
+    if len(values) > 1 and min(values) == max(values) in (0, 1):
         return _wilson(values[0], len(values))
     return mean_interval(values)
 

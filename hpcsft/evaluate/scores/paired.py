@@ -20,8 +20,6 @@ from hpcsft.records import Record
 
 ALPHA = 0.05
 POWER = 0.8
-DETECTABLE_Z = NORMAL.inv_cdf(1 - ALPHA / 2) + NORMAL.inv_cdf(POWER)
-"""2.80: a true difference of so many standard errors is found in 80% of the cases."""
 NUM_FLIPS = 9999
 TYPICAL_DEVIATION = 0.5
 """Standard deviation of a prompt's change where a quarter of the prompts change the winner."""
@@ -42,27 +40,59 @@ class Difference(Record):
     p_holm: float
     """Corrected for all comparisons that are shown together."""
     detectable: float | None
-    """The smallest true difference that these prompts would have shown in 80% of the cases."""
+    """The true difference that these prompts find in 80% of the cases, at 5% shared by the comparisons shown (Holm's
+    first and strictest level). No threshold: a smaller difference may be found with luck, a larger one missed."""
     significant: bool
     """p_holm < 5%."""
+
+
+class Group(Record):
+    """Models that were judged alike; with those of another group they are not compared."""
+
+    models: list[str]
+    judge: str | None
+    reference: str | None
 
 
 def compare(models: Sequence[Annotations], pairs: Sequence[tuple[str, str]] | None = None) -> list[Difference]:
     """The differences of `pairs` (before, after) by name; pairs without a common prompt are left out.
 
-    Without `pairs`: each model against the first, and each with the next.
+    Without `pairs`: among models of one judge and one reference, each against the first, and each with the next.
     """
     rows = {model.name: model.rows for model in models}
-    names = list(rows)
     if pairs is None:
-        pairs = [(names[0], name) for name in names[1:]] + list(itertools.pairwise(names[1:]))
+        pairs = [pair for group in judged_alike(models) for pair in _pairs([model.name for model in group])]
     found = [(pair, changes) for pair in pairs if (changes := changes_between(rows[pair[0]], rows[pair[1]]))]
     p_values = [sign_flip_p(changes) for _, changes in found]
     corrected = holm(p_values)
-    return [_difference(*item) for item in zip(found, p_values, corrected, strict=True)]
+    units = detectable_errors(len(found))
+    return [_difference(*item, units) for item in zip(found, p_values, corrected, strict=True)]
 
 
-def _difference(found: tuple[tuple[str, str], list[float]], p_value: float, p_holm: float) -> Difference:
+def judged_alike(models: Sequence[Annotations]) -> list[list[Annotations]]:
+    """Groups of models with the same judge and reference: only within one do differences tell something of models."""
+    groups: dict[tuple[str | None, str | None], list[Annotations]] = {}
+    for model in models:
+        groups.setdefault((model.judge, model.reference), []).append(model)
+    return list(groups.values())
+
+
+def not_compared(models: Sequence[Annotations]) -> list[Group]:
+    """The groups between which `compare` compares nothing; empty where all models were judged alike."""
+    groups = judged_alike(models)
+    if len(groups) < 2:
+        return []
+    return [
+        Group(models=[model.name for model in group], judge=group[0].judge, reference=group[0].reference)
+        for group in groups
+    ]
+
+
+def _pairs(names: Sequence[str]) -> list[tuple[str, str]]:
+    return [(names[0], name) for name in names[1:]] + list(itertools.pairwise(names[1:]))
+
+
+def _difference(found: tuple[tuple[str, str], list[float]], p_value: float, p_holm: float, units: float) -> Difference:
     (before, after), changes = found
     error, interval = standard_error(changes), mean_interval(changes)
     return Difference(
@@ -74,7 +104,7 @@ def _difference(found: tuple[tuple[str, str], list[float]], p_value: float, p_ho
         interval=interval and (100 * interval[0], 100 * interval[1]),
         p_value=p_value,
         p_holm=p_holm,
-        detectable=DETECTABLE_Z * error if error else None,
+        detectable=units * error if error else None,
         significant=p_holm < ALPHA,
     )
 
@@ -124,9 +154,14 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return corrected
 
 
+def detectable_errors(num_comparisons: int = 1) -> float:
+    """A true difference of so many standard errors is found in 80% of the cases: 2.80 for one comparison."""
+    return NORMAL.inv_cdf(1 - ALPHA / max(num_comparisons, 1) / 2) + NORMAL.inv_cdf(POWER)
+
+
 def detectable_with(num_prompts: int) -> float:
-    """The smallest difference to hope for with so many prompts, in points: a rule of thumb from before judging.
+    """The difference that so many prompts find in 80% of the cases, in points: a rule of thumb from before judging.
 
     It takes a quarter of the prompts to change their winner: 140 / sqrt(n).
     """
-    return 100 * DETECTABLE_Z * TYPICAL_DEVIATION / math.sqrt(num_prompts)
+    return 100 * detectable_errors() * TYPICAL_DEVIATION / math.sqrt(num_prompts)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Sequence
+from typing import Literal
 
 from hpcsft.evaluate.scores.annotations import Row
 from hpcsft.records import Record
@@ -24,6 +25,10 @@ class PositionBias(Record):
     """Share of the pairs judged in both orders whose winner was the same in both."""
     n_both_orders: int
     """Pairs with a verdict in both orders."""
+    order_source: Literal["recorded", "drawn"] | None = None
+    """recorded: the file tells how each pair was shown. drawn: of some pair it does not, so that AlpacaEval's draw is
+    taken for what its judge saw. None if nothing was shown,
+    or in a report of an older version."""
     n_replies: int
     """Verdicts without a recorded order whose reply tells what was shown first."""
     n_replies_disagree: int
@@ -45,9 +50,16 @@ def position_bias(rows: Sequence[Row]) -> PositionBias:
         n_second=len(second),
         consistency=_percent(same),
         n_both_orders=len(both),
+        order_source=_order_source(rows),
         n_replies=len(told),
         n_replies_disagree=sum(told),
     )
+
+
+def _order_source(rows: Sequence[Row]) -> Literal["recorded", "drawn"] | None:
+    if not any(row.places for row in rows):
+        return None
+    return "drawn" if any(row.is_drawn for row in rows) else "recorded"
 
 
 def _winner(utility: float) -> int:

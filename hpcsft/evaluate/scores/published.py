@@ -8,6 +8,8 @@ from pathlib import Path
 from hpcsft.records import Record, read_json
 
 FILE = Path(__file__).with_name("published.json")
+MOST_NAMES = 3
+"""More data sets are counted, not named."""
 ORDERS = {"both": "both orders", "random": "one order, drawn", "reference_first": "the reference always first"}
 
 
@@ -35,6 +37,8 @@ class PublishedTable(Record):
     title: str
     source: str
     judge: str
+    question: str
+    """What the judge is asked, as in Setting."""
     reference: str
     orders: str
     """random: one order per pair, drawn as AlpacaEval does."""
@@ -47,10 +51,18 @@ class Setting(Record):
     """How win rates came about."""
 
     judge: str
+    question: str = "unknown"
+    """What the judge is asked: the built-in question, a template's name, or that of AlpacaEval's evaluator. A report of
+    an older version does not tell."""
     reference: str
     orders: str
     num_prompts: int
     datasets: list[str]
+
+
+def evaluator_question(name: str) -> str:
+    """Setting.question of the evaluator `name` of AlpacaEval, which brings question, parameters and parser along."""
+    return f"that of AlpacaEval's evaluator {name}"
 
 
 def published_tables() -> list[PublishedTable]:
@@ -63,6 +75,7 @@ def comparability(table: PublishedTable, own: Setting) -> str:
     prompts = table.prompts
     pairs = [
         ("judge", own.judge, table.judge, _plain(own.judge) == _plain(table.judge)),
+        ("question", own.question, table.question, own.question == table.question),
         ("reference", own.reference, table.reference, _plain(own.reference) == _plain(table.reference)),
         ("orders", ORDERS[own.orders], ORDERS[table.orders], own.orders == table.orders),
         (
@@ -75,11 +88,12 @@ def comparability(table: PublishedTable, own: Setting) -> str:
     reasons = [f"{what} here {ours}, there {theirs}" for what, ours, theirs, alike in pairs if not alike]
     if reasons:
         return f"Not comparable with this run: {'; '.join(reasons)}."
-    return "Judge, reference, orders and prompts are those of this run."
+    return "Judge, question, reference, orders and prompts are those of this run."
 
 
 def _prompts(num: int, datasets: Collection[str]) -> str:
-    named = ", ".join(sorted(filter(None, datasets)))
+    names = sorted(filter(None, datasets))
+    named = ", ".join(names) if len(names) <= MOST_NAMES else f"{len(names)} data sets"
     return f"{num}" + (f" of {named}" if named else "")
 
 

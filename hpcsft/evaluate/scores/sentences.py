@@ -12,7 +12,7 @@ MOST_DISAGREEING = 0.05
 
 
 def noise_sentence(differences: Sequence[Difference]) -> str:
-    """Which differences are noise, in one sentence."""
+    """Which differences are more than noise and which are not told from it, in one sentence."""
     if not differences:
         return ""
     parts = [_told(difference) for difference in differences]
@@ -24,29 +24,35 @@ def _told(difference: Difference) -> str:
     what = f"{difference.before} to {difference.after}: {difference.difference:+.1f} points"
     if difference.significant:
         return f"{what} is more than noise (p = {difference.p_holm:.4f})"
-    prompts = f"{difference.n} prompt{'s' if difference.n != 1 else ''}"
     if difference.n == 1:
-        return f"{what} is noise: one prompt tells nothing"
+        return f"{what} is not told from noise: one prompt tells nothing"
     if difference.detectable is None:
         same = "no prompt changed" if difference.difference == 0 else "too few for a test"
-        return f"{what} is noise: {same}, of {prompts}"
-    if abs(difference.difference) < difference.detectable:
-        return f"{what} is noise: below {difference.detectable:.1f} nothing could be seen with {prompts}"
-    return f"{what} may still be noise (p = {difference.p_holm:.4f}, {prompts})"
+        return f"{what} is not told from noise: {same}, of {difference.n} prompts"
+    found = f"these {difference.n} prompts find {difference.detectable:.1f} points in 80% of cases"
+    return f"{what} is not told from noise (p = {difference.p_holm:.4f}; {found})"
+
+
+def condition(judge: str | None, reference: str | None) -> str:
+    """Who judged, and against whom."""
+    return f"judge {judge or 'unknown'}, reference {reference or 'unknown'}"
 
 
 def prompts_sentence(num_prompts: int) -> str:
     """What to hope for with so many prompts."""
     points = detectable_with(num_prompts)
-    return f"As a rule of thumb, {num_prompts} prompts show differences from {points:.1f} points on."
+    return f"As a rule of thumb, {num_prompts} prompts find a difference of {points:.1f} points in 80% of cases."
 
 
 def draw_sentence(bias: PositionBias) -> str:
-    """Do the judge's replies agree with the order that was drawn again? Empty where they do, or tell nothing."""
-    wrong, told = bias.n_replies_disagree, bias.n_replies
-    if not wrong:
+    """Where the order comes from if no file records it, and do the judge's replies agree; empty if it is recorded."""
+    if bias.order_source != "drawn":
         return ""
-    text = f"{wrong} of the {told} replies that name an answer disagree with AlpacaEval's draw of the order"
+    text = "The order of the answers is not in the file: shown 1st and 2nd follow AlpacaEval's draw"
+    wrong, told = bias.n_replies_disagree, bias.n_replies
+    if not told:
+        return f"{text}."
+    text = f"{text}; {wrong} of the {told} replies that name an answer disagree with it"
     if wrong > MOST_DISAGREEING * told:
         return f"{text}: the judge saw another order, so do not trust the figures on position (another --seed?)."
     return f"{text}."

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from rich.console import Console
 from rich.table import Table
@@ -10,23 +10,27 @@ from rich.text import Text
 
 from hpcsft.evaluate.scores import grids, sentences
 from hpcsft.evaluate.scores.grids import Grid
-from hpcsft.evaluate.scores.paired import Difference
+from hpcsft.evaluate.scores.paired import Difference, Group
 from hpcsft.evaluate.scores.summary import Scores
 
 NAME_WIDTH = 12
 """Longer names are folded where the terminal is narrow."""
 
 
-def print_scores(models: Sequence[Scores], differences: Sequence[Difference], console: Console) -> None:
-    """Print what `score` and `compare` gave."""
+def print_scores(
+    models: Sequence[Scores], differences: Sequence[Difference], apart: Sequence[Group], console: Console
+) -> None:
+    """Print what `score`, `compare` and `not_compared` gave."""
     names = short_names([scores.name for scores in models])
     named = [(names[scores.name], scores) for scores in models]
     differences = [
         found.model_copy(update={"before": names[found.before], "after": names[found.after]}) for found in differences
     ]
     print_side_by_side([grids.win_rates(named, with_error=True), grids.positions(named)], console)
-    print_tables([grid for grid in (grids.datasets(named), grids.differences(differences)) if grid], console)
-    for line in _notes(named, differences):
+    if datasets := grids.datasets(named):
+        print_tables([datasets], console)
+    print_differences(differences, console)
+    for line in [*_notes(named, differences), *_apart(apart, names)]:
         print_line(line, console)
 
 
@@ -46,6 +50,25 @@ def print_side_by_side(tables: Sequence[Grid], console: Console) -> None:
         else:
             merged.append(grid)
     print_tables(merged, console)
+
+
+def print_differences(differences: Sequence[Difference], console: Console) -> None:
+    """Their table, whole: models whose names are too long for it are numbered above it."""
+    grid = grids.differences(differences)
+    if grid is None:
+        return
+    if not _fits(grid, console):
+        names = dict.fromkeys(name for found in differences for name in (found.before, found.after))
+        numbers = {name: str(number) for number, name in enumerate(names, 1)}
+        for name, number in numbers.items():
+            print_line(f"{number} = {name}", console)
+        console.print()
+        renamed = [
+            found.model_copy(update={"before": numbers[found.before], "after": numbers[found.after]})
+            for found in differences
+        ]
+        grid = grids.differences(renamed) or grid
+    print_tables([grid], console)
 
 
 def print_tables(tables: Sequence[Grid], console: Console) -> None:
@@ -82,6 +105,10 @@ def table_of(grid: Grid, gap: int = 2) -> Table:
     return table
 
 
+def _fits(grid: Grid, console: Console) -> bool:
+    return _width(table_of(grid, gap=1), console) <= console.width
+
+
 def _width(table: Table, console: Console) -> int:
     return console.measure(table, options=console.options.update(max_width=10_000)).maximum
 
@@ -92,19 +119,37 @@ def print_line(text: str, console: Console) -> None:
 
 
 def _notes(models: Sequence[tuple[str, Scores]], differences: Sequence[Difference]) -> Iterator[str]:
-    conditions = {f"judge {s.judge or 'unknown'}, reference {s.reference or 'unknown'}": None for _, s in models}
+    conditions = {sentences.condition(scores.judge, scores.reference): None for _, scores in models}
     yield f"Rates in percent; {'; '.join(conditions)}."
+    notes: dict[str, list[str]] = {}
     for name, scores in models:
-        where = f"{name}: " if len(models) > 1 else ""
-        if scores.win_rate is not None and abs(scores.win_rate - scores.discrete_win_rate) > 0.005:
-            yield f"{where}Win rate counting each win as one: {grids.number(scores.discrete_win_rate, 2)}."
-        if draw := sentences.draw_sentence(scores.position_bias):
-            yield f"{where}{draw}"
-        if scores.length_only_undefined:
-            yield f"{where}No length-only rate: {scores.length_only_undefined}."
-        if scores.lc_undefined:
-            yield f"{where}No length-controlled rate: {scores.lc_undefined}."
+        for note in _notes_of(scores):
+            notes.setdefault(note, []).append(name)
+    for note, names in notes.items():
+        yield note if len(names) == len(models) else f"{', '.join(names)}: {note}"
     if differences:
         yield sentences.noise_sentence(differences)
     elif models[0][1].n_total:
         yield sentences.prompts_sentence(models[0][1].n_total)
+
+
+def _notes_of(scores: Scores) -> Iterator[str]:
+    if scores.win_rate is not None and abs(scores.win_rate - scores.discrete_win_rate) > 0.005:
+        yield f"Win rate counting each win as one: {grids.number(scores.discrete_win_rate, 2)}."
+    if scores.reference is None:
+        yield "No row names the reference; --reference NAME does, also where `generator` is its name."
+    if draw := sentences.draw_sentence(scores.position_bias):
+        yield draw
+    if scores.length_only_undefined:
+        yield f"No length-only rate: {scores.length_only_undefined}."
+    if scores.lc_undefined:
+        yield f"No length-controlled rate: {scores.lc_undefined}."
+
+
+def _apart(groups: Sequence[Group], names: Mapping[str, str]) -> Iterator[str]:
+    if groups:
+        told = (
+            f"{', '.join(names[name] for name in group.models)} ({sentences.condition(group.judge, group.reference)})"
+            for group in groups
+        )
+        yield f"Not compared with each other, for their judge or reference differs: {'; '.join(told)}."

@@ -11,6 +11,12 @@ from hpcsft.errors import InputError
 from hpcsft.evaluate.scores.annotations import Place, read_annotations
 from tests.evaluate.scores.made import HARD, alpaca_rows, drawn, old
 
+WRONG_ORDERS = [
+    {"model_first": True, "preference": "2"},
+    {"model_first": "false", "preference": 2},
+    {"model_first": True},
+]
+
 
 @pytest.fixture
 def read(tmp_path):
@@ -39,6 +45,16 @@ def test_the_only_generator_of_an_old_file_is_the_model_or_the_reference(read):
     assert (model.name, model.reference) == ("llama", "text_davinci_003")
     [model] = read([{k: v for k, v in row.items() if k != "generator"} for row in old(rows, "x")], "some.json")
     assert (model.name, model.reference) == ("some", None)
+
+
+def test_the_reference_of_an_old_file_can_be_named(read):
+    rows = alpaca_rows(1, 5, HARD)
+    [model] = read(old(rows, "gpt4"), "llama/annotations.json", reference="gpt4")  # whose model had no name
+    assert (model.name, model.reference) == ("llama", "gpt4")
+    [model] = read(old(rows, "llama"), reference="gpt4")
+    assert (model.name, model.reference) == ("llama", "gpt4")
+    [model] = read(rows, reference="gpt4")  # a file that tells its reference knows better
+    assert (model.name, model.reference) == ("model", "text_davinci_003")
 
 
 def test_models_of_one_file_are_told_apart(read):
@@ -109,8 +125,8 @@ def test_replies_that_tell_nothing_are_left_out(read, raw):
     assert read([{**row, "raw_completion": raw}])[0].rows[0].reply_disagrees is None
 
 
-@pytest.mark.parametrize("preference", [None, "NaN", "text", True, [2], 0.999, 2.001, -1, float("inf")])
-def test_what_is_no_preference_counts_as_none(read, preference):
+@pytest.mark.parametrize("preference", [None, "NaN", 0.999, 2.001, -1, float("inf")])
+def test_what_is_out_of_range_counts_as_none(read, preference):
     text = json.dumps([{**alpaca_rows(1, 1, HARD)[0], "preference": preference}])
     [row] = read(text.replace('"NaN"', "NaN"))[0].rows
     assert (row.utility, row.places) == (None, ())
@@ -139,8 +155,8 @@ def test_an_instruction_that_cannot_seed_the_draw_has_no_place(read):
     [
         ("{", r"file\.json: not valid JSON: "),
         ("[" * 100_000, r"file\.json: not valid JSON: "),
-        ("{}", r"file\.json: this is a JSON dict, no array"),
-        ("[]", r"file\.json: an empty array, nothing to score"),
+        ("{}", r"file\.json: this is a JSON dict"),
+        ("[]", r"file\.json: this is an empty array"),
         ([{"instruction": "q", "output_2": "", "preference": 1}, 3], r"row 1 is a JSON int, no object"),
         ([{"output_2": "x"}], r"row 0 has no 'instruction' and no 'preference'"),
         ([{"instruction": "q", "preference": 1}], r"row 0 has no 'output_2'"),
@@ -149,6 +165,17 @@ def test_an_instruction_that_cannot_seed_the_draw_has_no_place(read):
         ([{"instruction": "", "output_2": "", "output_1": [], "preference": 1}], r"row 0: 'output_1' is neither"),
         ([{"instruction": "", "output_2": "", "preference": 1, "orders": 3}], r"row 0: 'orders' has another shape"),
         ([{"instruction": "", "output_2": "", "preference": 1, "orders": [{}]}], r"row 0: 'orders' has another"),
+        *(
+            ([{"instruction": "", "output_2": "", "preference": 1, "orders": [order]}], "'orders' has another")
+            for order in WRONG_ORDERS
+        ),
+        *(
+            (
+                [{"instruction": "", "output_2": "", "preference": p}],
+                r"row 0: 'preference' is neither a number nor null",
+            )
+            for p in ("2", "text", True, [2])
+        ),
     ],
 )
 def test_what_is_no_annotation_file_is_refused(read, content, message):

@@ -51,6 +51,15 @@ def test_position_comes_from_the_draw(kinds):
     assert bias.chosen_first == pytest.approx(100 * np.mean(first + [1 - u for u in second]), abs=1e-9)
     assert (bias.n_first, bias.n_second) == (len(first), len(second))
     assert (bias.consistency, bias.n_both_orders, bias.n_replies_disagree) == (None, 0, 0)
+    assert bias.order_source == "drawn"
+
+
+def test_orders_that_the_file_records_are_told_from_the_draw():
+    rows = alpaca_rows(4, 6, HARD)
+    recorded = [{**row, "orders": [{"model_first": True, "preference": row["preference"]}]} for row in rows]
+    sources = [position_bias(by_model(r, "file")[0].rows).order_source for r in (recorded, recorded[:5] + rows[5:])]
+    assert sources == ["recorded", "drawn"]
+    assert position_bias([]).order_source is None
 
 
 def shown(*utilities: tuple[bool, float]) -> Row:

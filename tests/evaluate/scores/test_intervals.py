@@ -53,6 +53,6 @@ def test_where_all_are_alike_there_is_still_doubt(values, low, high):
     assert mean_interval(values) is None
 
 
-@pytest.mark.parametrize("values", [[], [0.3]])
-def test_one_value_tells_nothing(values):
+@pytest.mark.parametrize("values", [[], [0.3], [0.5] * 20, [0.25] * 3])
+def test_one_value_and_nothing_but_draws_tell_nothing(values):
     assert mean_interval(values) is None and share_interval(values) is None

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from hpcsft.errors import InputError
-from hpcsft.evaluate.scores import logistic
+from hpcsft.evaluate.scores import length_control, logistic
 from hpcsft.evaluate.scores.annotations import Annotations, Row
 from hpcsft.evaluate.scores.length_control import Difficulty, length_controlled, length_only, read_difficulty
 from tests.evaluate.scores.made import model
@@ -31,11 +31,11 @@ def biased(seed: int, count: int, by_length: float, offset: float, weighted: boo
     return list(model("m", utilities, lengths).rows)
 
 
-def fit_by_numpy(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+def fit_by_numpy(x: np.ndarray, y: np.ndarray, sizes: np.ndarray | float = 1.0) -> np.ndarray:
     w = np.zeros(x.shape[1])
     for _ in range(100):
         p = 1 / (1 + np.exp(-x @ w))
-        w -= np.linalg.solve((x * (p * (1 - p))[:, None]).T @ x, x.T @ (p - y))
+        w -= np.linalg.solve((x * (sizes * p * (1 - p))[:, None]).T @ x, x.T @ (sizes * (p - y)))
     return w
 
 
@@ -138,6 +138,32 @@ def test_the_length_controlled_rate_is_the_mean_over_the_difficulties(difficulty
     found = length_controlled(judged, Difficulty(dict(enumerate(difficulty)), []))
     assert found.rate == pytest.approx(100 * expected, abs=0.2)
     assert 0 < found.standard_error < 1 and found.undefined is None
+
+
+def test_gamed_answers_take_part_with_a_tenth_of_the_weight(difficulty, monkeypatch):
+    monkeypatch.setattr(length_control, "PENALTIES", (1e-7,))  # as good as none: the best fit is numpy's
+    generator = random.Random(2)
+    gamed = [
+        (length, hard, 1 / (1 + math.exp(-(2.0 * length + 0.1 * hard + generator.gauss(0, 0.3)))))
+        for hard in difficulty
+        for length in (-0.9, 0.9)
+    ]
+    rows = [row._replace(utility=generator.random()) for row in alpaca_rows(difficulty, 0.4)]
+    rows = [row._replace(utility=0.7 * row.utility + 0.3 * (row.length > 1800)) for row in rows]
+    delta = np.array([row.reference_length - row.length for row in rows], dtype=float)
+    own = np.stack([np.tanh(delta / delta.std(ddof=1)), difficulty, np.ones(805)], axis=1)
+    x = np.concatenate([own, [(length, hard, 0.0) for length, hard, _ in gamed]])
+    y = np.concatenate([[row.utility for row in rows], [utility for *_, utility in gamed]])
+    found = length_controlled(
+        Annotations("m", "gpt4_1106_preview", None, tuple(rows)), Difficulty(dict(enumerate(difficulty)), gamed)
+    )
+
+    def rate(weight: float) -> float:
+        w = fit_by_numpy(x, y, np.concatenate([np.ones(805), np.full(len(gamed), weight)]))
+        return 100 * float(np.mean(1 / (1 + np.exp(-(own * [0, 1, 1]) @ w))))
+
+    assert found.rate == pytest.approx(rate(0.1), abs=1e-5)
+    assert abs(rate(0.2) - rate(0.1)) > 1e-2
 
 
 @pytest.mark.parametrize(

@@ -7,13 +7,13 @@ from __future__ import annotations
 import itertools
 import math
 import random
+from statistics import NormalDist
 
 import numpy as np
 import pytest
 
 from hpcsft.evaluate.scores import paired
-from hpcsft.evaluate.scores.annotations import Annotations
-from hpcsft.evaluate.scores.paired import changes_between, compare, detectable_with, holm, sign_flip_p
+from hpcsft.evaluate.scores.paired import changes_between, compare, detectable_with, holm, not_compared, sign_flip_p
 from tests.evaluate.scores.made import model
 
 
@@ -29,7 +29,7 @@ def test_a_difference_is_paired(seed):
     later = model("epoch-1", new)
     rows = list(later.rows)
     random.Random(seed).shuffle(rows)  # joined on the instruction, not on the place
-    [found] = compare([model("base", old), Annotations("epoch-1", None, None, tuple(rows))])
+    [found] = compare([model("base", old), later._replace(rows=tuple(rows))])
     assert (found.before, found.after, found.n) == ("base", "epoch-1", len(both))
     assert found.difference == pytest.approx(both.mean(), abs=1e-9)
     error = both.std(ddof=1) / math.sqrt(len(both))
@@ -125,6 +125,30 @@ def test_comparisons_that_are_shown_together_are_corrected_together():
     found = compare(models)
     assert [d.p_holm for d in found] == holm([d.p_value for d in found])
     assert any(d.p_holm > d.p_value for d in found)
+    z = NormalDist().inv_cdf(1 - 0.05 / 5 / 2) + NormalDist().inv_cdf(0.8)  # so is what they can find
+    assert [d.detectable for d in found] == pytest.approx([z * d.standard_error for d in found])
+
+
+def test_what_is_detectable_is_found_in_four_of_five_cases(monkeypatch):
+    monkeypatch.setattr(paired, "NUM_FLIPS", 399)
+    generator, found = random.Random(3), 0
+    for _ in range(200):
+        changes = [generator.gauss(0.2802, 1) / 10 for _ in range(100)]  # 2.802 standard errors
+        found += sign_flip_p(changes) < 0.05
+    assert found / 200 == pytest.approx(0.8, abs=0.085)
+
+
+def test_only_models_of_one_judge_and_one_reference_are_compared():
+    ours, theirs = [model(name, [0.0, 1.0]) for name in "ab"], [model(name, [1.0, 0.0]) for name in "cd"]
+    other_reference = model("e", [1.0, 1.0])._replace(reference="gpt4_turbo")
+    models = [ours[0], *(m._replace(judge="gpt-4") for m in theirs), other_reference, ours[1]]
+    assert [(d.before, d.after) for d in compare(models)] == [("a", "b"), ("c", "d")]
+    assert [(g.models, g.judge, g.reference) for g in not_compared(models)] == [
+        (["a", "b"], "judge", "reference"),
+        (["c", "d"], "gpt-4", "reference"),
+        (["e"], "judge", "gpt4_turbo"),
+    ]
+    assert not_compared(ours) == not_compared([]) == []
 
 
 def test_what_can_be_hoped_for_goes_with_the_root_of_the_prompts():

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from hpcsft.evaluate.scores.published import Setting, comparability, published_tables
+from hpcsft.evaluate.scores.published import Setting, comparability, evaluator_question, published_tables
 
 LEADERBOARD, COURSE = published_tables()
 ALIKE = Setting(
     judge="alpaca_eval_gpt4",
+    question=evaluator_question("alpaca_eval_gpt4"),
     reference="text_davinci_003",
     orders="random",
     num_prompts=805,
@@ -30,7 +31,7 @@ def test_the_published_figures():
 
 
 def test_the_same_conditions_may_be_compared():
-    assert comparability(LEADERBOARD, ALIKE) == "Judge, reference, orders and prompts are those of this run."
+    assert comparability(LEADERBOARD, ALIKE) == "Judge, question, reference, orders and prompts are those of this run."
 
 
 @pytest.mark.parametrize(
@@ -42,7 +43,12 @@ def test_the_same_conditions_may_be_compared():
         ({"orders": "reference_first"}, "orders here the reference always first, there one order, drawn"),
         (
             {"num_prompts": 32},
-            "prompts here 32 of helpful_base, koala, oasst, selfinstruct, vicuna, there AlpacaEval's 805",
+            "prompts here 32 of 5 data sets, there AlpacaEval's 805",
+        ),
+        ({"num_prompts": 3, "datasets": ["b", "", "a", "c"]}, "prompts here 3 of a, b, c, there AlpacaEval's 805"),
+        (
+            {"question": "the built-in one"},
+            "question here the built-in one, there that of AlpacaEval's evaluator alpaca_eval_gpt4",
         ),
         ({"datasets": []}, "prompts here 805, there AlpacaEval's 805"),
     ],
@@ -58,5 +64,15 @@ def test_one_judge_has_several_spellings(name):
 
 
 def test_all_reasons_are_told_together():
-    other = Setting(judge="j", reference="r", orders="both", num_prompts=3, datasets=["d"])
-    assert comparability(COURSE, other).count(" here ") == 4
+    other = Setting(judge="j", question="q", reference="r", orders="both", num_prompts=3, datasets=["d"])
+    assert comparability(COURSE, other).count(" here ") == 5
+
+
+def test_the_same_model_with_a_question_of_its_own_is_another_judge():
+    own = ALIKE.model_copy(update={"judge": "openai/gpt-3.5-turbo-instruct", "question": "the built-in one"})
+    assert comparability(COURSE, own) == (
+        "Not comparable with this run: question here the built-in one, "
+        "there that of AlpacaEval's evaluator gpt35_turbo_instruct."
+    )
+    evaluator = {"judge": "gpt35_turbo_instruct", "question": evaluator_question("gpt35_turbo_instruct")}
+    assert comparability(COURSE, ALIKE.model_copy(update=evaluator)).startswith("Judge, question, ")

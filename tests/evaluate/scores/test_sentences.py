@@ -15,7 +15,11 @@ def difference(**changes) -> Difference:
     return Difference(**{**values, **changes})
 
 
-NOISE = "epoch-2 to epoch-3: -0.5 points is noise: below 3.9 nothing could be seen with 805 prompts"
+NOISE = (
+    "epoch-2 to epoch-3: -0.5 points is not told from noise (p = 0.7000; these 805 prompts find 3.9 points in 80% of "
+    "cases)"
+)
+DRAW = "AlpacaEval's draw"
 REAL = {"after": "epoch-1", "before": "base", "difference": 12.34, "p_holm": 0.0002, "significant": True}
 
 
@@ -31,19 +35,22 @@ REAL = {"after": "epoch-1", "before": "base", "difference": 12.34, "p_holm": 0.0
         ),
         (
             [difference(difference=4.0, p_holm=0.08)],
-            "Differences (paired): epoch-2 to epoch-3: +4.0 points may still be noise (p = 0.0800, 805 prompts).",
+            "Differences (paired): epoch-2 to epoch-3: +4.0 points is not told from noise (p = 0.0800; these 805 "
+            "prompts find 3.9 points in 80% of cases).",
         ),
         (
             [difference(difference=0.0, detectable=None)],
-            "Differences (paired): epoch-2 to epoch-3: +0.0 points is noise: no prompt changed, of 805 prompts.",
+            "Differences (paired): epoch-2 to epoch-3: +0.0 points is not told from noise: no prompt changed, "
+            "of 805 prompts.",
         ),
         (
             [difference(difference=100.0, detectable=None, n=3)],
-            "Differences (paired): epoch-2 to epoch-3: +100.0 points is noise: too few for a test, of 3 prompts.",
+            "Differences (paired): epoch-2 to epoch-3: +100.0 points is not told from noise: too few for a test, "
+            "of 3 prompts.",
         ),
         (
             [difference(difference=50.0, detectable=None, n=1)],
-            "Differences (paired): epoch-2 to epoch-3: +50.0 points is noise: one prompt tells nothing.",
+            "Differences (paired): epoch-2 to epoch-3: +50.0 points is not told from noise: one prompt tells nothing.",
         ),
     ],
 )
@@ -52,15 +59,20 @@ def test_noise_is_called_noise(differences, expected):
 
 
 def test_what_may_be_hoped_for():
-    assert prompts_sentence(805) == "As a rule of thumb, 805 prompts show differences from 4.9 points on."
+    assert prompts_sentence(805) == "As a rule of thumb, 805 prompts find a difference of 4.9 points in 80% of cases."
 
 
 @pytest.mark.parametrize(
-    ("told", "wrong", "expected"), [(0, 0, ""), (100, 0, ""), (100, 5, "5 of the 100"), (9, 8, "8 of the 9")]
+    ("told", "wrong", "expected"), [(0, 0, ""), (100, 0, "; 0 of"), (100, 5, "; 5 of the 100"), (9, 8, "; 8 of the 9")]
 )
-def test_replies_that_disagree_with_the_draw_are_told(told, wrong, expected):
+def test_an_order_that_was_drawn_again_is_told_and_whether_replies_agree(told, wrong, expected):
     none = dict.fromkeys(("first", "second", "chosen_first", "consistency"))
     counts = {"n_first": 1, "n_second": 1, "n_both_orders": 0, "n_replies": told, "n_replies_disagree": wrong}
-    sentence = draw_sentence(PositionBias(**none, **counts))
-    assert sentence.startswith(expected) and bool(sentence) == bool(wrong)
+    bias = PositionBias(**none, **counts, order_source="drawn")
+    sentence = draw_sentence(bias)
+    assert sentence.startswith(
+        f"The order of the answers is not in the file: shown 1st and 2nd follow {DRAW}{expected}"
+    )
     assert ("do not trust" in sentence) == (wrong > 0.05 * told)
+    for source in ("recorded", None):
+        assert draw_sentence(bias.model_copy(update={"order_source": source})) == ""

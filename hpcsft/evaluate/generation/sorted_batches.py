@@ -18,11 +18,11 @@ from torch.nn import functional
 from transformers import DynamicCache, PreTrainedModel
 
 from hpcsft.errors import StageError
-from hpcsft.evaluate.ending import Ending, Finish
-from hpcsft.evaluate.kv_cache import can_change_rows, join_rows, keep_rows, new_cache
-from hpcsft.evaluate.padding import left_padded
-from hpcsft.evaluate.questions import Question
-from hpcsft.evaluate.sampling import Sampler
+from hpcsft.evaluate.generation.ending import Ending, Finish
+from hpcsft.evaluate.generation.kv_cache import can_change_rows, join_rows, keep_rows, new_cache
+from hpcsft.evaluate.generation.padding import left_padded
+from hpcsft.evaluate.generation.questions import Question
+from hpcsft.evaluate.generation.sampling import Sampler
 
 JOIN_SHARE = 0.125
 """Of the places of a batch that have to be free before others join: each time costs a step of its own."""

@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from hpcsft.errors import StageError
-from hpcsft.evaluate.answerer import Answerer
+from hpcsft.evaluate.generation.answerer import Answerer
 from hpcsft.evaluate.outputs import Answer
-from tests.evaluate.answering import PROMPTS, answerer_of, answers_of
+from tests.evaluate.generation.answering import PROMPTS, answerer_of, answers_of
 
 
 def without_batching(answers: dict[int, Answer]) -> dict[int, dict[str, object]]:
@@ -58,7 +58,7 @@ def failing(answerer: Answerer, after: int) -> Answerer:
 def test_auto_goes_on_with_sorted_batches_if_it_fails(answering_model, monkeypatch, after):
     """Without a GPU auto is sorted: it is told to be continuous here."""
     said: list[str] = []
-    monkeypatch.setattr("hpcsft.evaluate.answerer.choose_batching", lambda *_: "continuous")
+    monkeypatch.setattr("hpcsft.evaluate.generation.answerer.choose_batching", lambda *_: "continuous")
     answerer = failing(answerer_of(answering_model, say=said.append, batching="auto", batch_size=4), after)
     answers = answers_of(answerer)
     assert said == ["continuous batching failed, sorted batches from here on: no such kernel"]

@@ -9,9 +9,9 @@ import torch
 from transformers import ContinuousBatchingConfig, GenerationConfig, PreTrainedModel
 from transformers.generation.continuous_batching.continuous_api import ContinuousBatchingManager
 
-from hpcsft.evaluate.ending import Ending
-from hpcsft.evaluate.questions import Question
-from hpcsft.evaluate.sorted_batches import Answered
+from hpcsft.evaluate.generation.ending import Ending
+from hpcsft.evaluate.generation.questions import Question
+from hpcsft.evaluate.generation.sorted_batches import Answered
 
 NAME = "continuous"
 WAIT_S = 0.5

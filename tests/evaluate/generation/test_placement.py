@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from hpcsft.evaluate.placement import fits, place
+from hpcsft.evaluate.generation.placement import fits, place
 from tests.architectures import folders
 
 GIB = 2**30

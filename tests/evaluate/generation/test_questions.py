@@ -12,14 +12,14 @@ from transformers import BloomConfig, LlamaConfig
 from hpcsft.data.shards import IGNORE_INDEX
 from hpcsft.data.templates import make_template
 from hpcsft.errors import StageError
+from hpcsft.evaluate.generation.questions import Questioner
 from hpcsft.evaluate.prompts import Prompt
-from hpcsft.evaluate.questions import Questioner
 from hpcsft.models.tokenizer import load_tokenizer
 from hpcsft.spec.evaluate import GenerationSpec
 from tests.architectures import folders
 from tests.data.encoding import encoder_of, rows_of
-from tests.evaluate.answering import PROMPTS
 from tests.evaluate.conftest import QUESTIONS
+from tests.evaluate.generation.answering import PROMPTS
 
 
 def questioner_of(folder: Path, context: int | None = 512, **settings: object) -> Questioner:

@@ -9,13 +9,13 @@ from transformers import PreTrainedModel
 
 from hpcsft.data.pieces import Template
 from hpcsft.errors import StageError
-from hpcsft.evaluate.continuous import ContinuousFailed, answer_continuously
-from hpcsft.evaluate.ending import Ending
+from hpcsft.evaluate.generation.continuous import ContinuousFailed, answer_continuously
+from hpcsft.evaluate.generation.ending import Ending
+from hpcsft.evaluate.generation.questions import Question, Questioner
+from hpcsft.evaluate.generation.sampling import Sampler
+from hpcsft.evaluate.generation.sorted_batches import Answered, answer_sorted
 from hpcsft.evaluate.outputs import Answer
 from hpcsft.evaluate.prompts import Prompt
-from hpcsft.evaluate.questions import Question, Questioner
-from hpcsft.evaluate.sampling import Sampler
-from hpcsft.evaluate.sorted_batches import Answered, answer_sorted
 from hpcsft.spec.evaluate import GenerationSpec
 
 

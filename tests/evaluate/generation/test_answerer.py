@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 
-from hpcsft.evaluate.padding import left_padded
+from hpcsft.evaluate.generation.padding import left_padded
 from hpcsft.models.load import load_model
 from hpcsft.models.tokenizer import load_tokenizer
 from hpcsft.records import write_json
-from tests.evaluate.answering import PROMPTS, answerer_of, answers_of
 from tests.evaluate.conftest import QUESTIONS
+from tests.evaluate.generation.answering import PROMPTS, answerer_of, answers_of
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from hpcsft.data.templates import make_template
-from hpcsft.evaluate.ending import Ending, next_turn
+from hpcsft.evaluate.generation.ending import Ending, next_turn
 from hpcsft.models.tokenizer import load_tokenizer
 from hpcsft.spec.evaluate import GenerationSpec
 from tests.architectures import folders
@@ -82,13 +82,21 @@ def test_a_text_that_is_a_token_ends_at_the_token(tokenizer):
     assert (ending.finish([9, tokenizer.convert_tokens_to_ids("<|im_start|>")], 5), ending.texts) == ("turn", ["x"])
 
 
+def answer_of(ending: Ending, ids: list[int], budget: int = 1000) -> tuple[list[int], str | None]:
+    """What a model that says `ids`, one after the other, is heard of, and how it ends."""
+    for length in range(1, len(ids) + 1):
+        if finish := ending.finish(ids[:length], budget):
+            return ids[:length], finish
+    return ids, None
+
+
 @pytest.mark.parametrize("kind", ["smollm2", "llama-2", "baichuan2"])
 @pytest.mark.parametrize("before", ["", "An answer.", "它是水。😀", "Ends in a line\n", "Use", "a " * 40])
 def test_a_text_is_seen_when_its_last_token_comes(tiny_model, tmp_path, kind, before):
     tokenizer = load_tokenizer(str(folders.published(kind, tmp_path / kind, tiny_model)))
     ending = ending_of(tokenizer)
     ids = tokenizer.encode(f"{before}\nUser: And then?", add_special_tokens=False)
-    cut, finish = ending.cut(ids, 1000)
+    cut, finish = answer_of(ending, ids)
     assert (finish, ending.text(cut)) == ("turn", before.strip())
     assert 1 < len(cut) < len(ids)
     assert "\nUser:" not in tokenizer.decode(cut[:-1])
@@ -97,8 +105,8 @@ def test_a_text_is_seen_when_its_last_token_comes(tiny_model, tmp_path, kind, be
 def test_an_answer_that_says_user_goes_on(tokenizer):
     ending = ending_of(tokenizer)
     ids = tokenizer.encode("The User: a person.\n User: x \nUser", add_special_tokens=False)
-    assert ending.cut(ids, 1000) is None
-    assert ending.cut(ids, 4) == (ids[:4], "length")
+    assert answer_of(ending, ids) == (ids, None)
+    assert answer_of(ending, ids, budget=4) == (ids[:4], "length")
     assert ending.text(ids) == "The User: a person.\n User: x \nUser"
 
 

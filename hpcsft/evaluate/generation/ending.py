@@ -50,13 +50,6 @@ class Ending:
             return "turn"
         return "length" if len(ids) >= budget else None
 
-    def cut(self, ids: Sequence[int], budget: int) -> tuple[list[int], Finish] | None:
-        """The answer that `ids` begin with, and its finish; None if it goes on after all of them."""
-        for length in range(1, len(ids) + 1):
-            if finish := self.finish(ids[:length], budget):
-                return list(ids[:length]), finish
-        return None
-
     def text(self, ids: Sequence[int]) -> str:
         """The text of a finished answer, without what ended it."""
         ended = ids[-1] in self.end_tokens | self.turn_tokens

@@ -7,10 +7,10 @@ from __future__ import annotations
 import pytest
 import torch
 
+from hpcsft.evaluate.generation.sampling import Sampler
 from hpcsft.evaluate.prompts import Prompt
-from hpcsft.evaluate.sampling import Sampler
 from hpcsft.spec.evaluate import GenerationSpec
-from tests.evaluate.answering import PROMPTS, answerer_of, answers_of
+from tests.evaluate.generation.answering import PROMPTS, answerer_of, answers_of
 
 LOGITS = torch.tensor([2.0, 1.0, 0.5, -1.0, -float("inf")])
 DRAWS = 20_000

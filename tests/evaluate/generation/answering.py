@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from hpcsft.data.templates import make_template
-from hpcsft.evaluate.answerer import Answerer
+from hpcsft.evaluate.generation.answerer import Answerer
 from hpcsft.evaluate.outputs import Answer
 from hpcsft.evaluate.prompts import Prompt
 from hpcsft.models.load import load_model

@@ -14,10 +14,10 @@ import torch
 from transformers import PreTrainedModel
 
 from hpcsft.errors import StageError
-from hpcsft.evaluate import sorted_batches
-from hpcsft.evaluate.questions import Question
-from hpcsft.evaluate.sampling import Sampler
-from hpcsft.evaluate.sorted_batches import Answered, answer_sorted
+from hpcsft.evaluate.generation import sorted_batches
+from hpcsft.evaluate.generation.questions import Question
+from hpcsft.evaluate.generation.sampling import Sampler
+from hpcsft.evaluate.generation.sorted_batches import Answered, answer_sorted
 from hpcsft.models.load import load_model
 from hpcsft.spec.evaluate import GenerationSpec
 from tests.architectures import folders
