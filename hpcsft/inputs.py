@@ -19,6 +19,7 @@ from hpcsft.data.hub import PREFIX
 from hpcsft.data.readers import read_rows
 from hpcsft.errors import HpcsftError, InputError
 from hpcsft.evaluate.judges import check_judge_files
+from hpcsft.evaluate.judges.settings import key_problem
 from hpcsft.evaluate.other_outputs import read_outputs
 from hpcsft.evaluate.prompts import load_prompts
 from hpcsft.lora import check_lora
@@ -139,8 +140,8 @@ def what_the_judge_lacks(judge: JudgeSpec) -> Iterator[str]:
         return
     if importlib.util.find_spec(judge.kind) is None:
         yield f"evaluate.judge: the package {judge.kind} is not installed: pip install 'hpcsft[{judge.kind}]'{then}"
-    if judge.base_url is None and not os.environ.get(judge.key_variable):
-        yield f"evaluate.judge: {judge.key_variable} is not set: export {judge.key_variable}=...{then}"
+    if problem := key_problem(judge):
+        yield f"evaluate.judge: {problem}: export {judge.key_variable}=...{then}"
 
 
 class InputErrors(InputError):

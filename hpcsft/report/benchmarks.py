@@ -27,4 +27,16 @@ def read_benchmarks(run: RunDir, spec: ExperimentSpec) -> tuple[list[BenchmarkVa
         )
         for (task, metric), figures in found.items()
     ]
-    return values, next(iter(files.values()))["settings"] if files else {}
+    return values, _settings(spec, list(files.values()))
+
+
+def _settings(spec: ExperimentSpec, documents: list[dict[str, Any]]) -> dict[str, Any]:
+    """The settings of all; tasks whose files changed between checkpoints are named in `not_comparable`."""
+    if not documents or spec.benchmark is None:
+        return {}
+    settings = dict(documents[0]["settings"])
+    sources = [document.get("sources", {}) for document in documents]
+    if mixed := [task for task in spec.benchmark.tasks if len({each.get(task) for each in sources}) > 1]:
+        hint = "their files changed between checkpoints; python jobs/benchmark.py RUN_DIR measures them again"
+        settings["not_comparable"] = f"{', '.join(mixed)}: {hint}"
+    return settings

@@ -12,6 +12,7 @@ import pytest
 from hpcsft.errors import InputError, StageError
 from hpcsft.evaluate.scores.sentences import noise_sentence
 from hpcsft.records import append_jsonl, read_json, write_json
+from hpcsft.report.benchmarks import read_benchmarks
 from hpcsft.report.document import Results
 from hpcsft.report.report import report
 from hpcsft.report.results import gather_results, pairs_shown
@@ -234,6 +235,17 @@ def test_damaged_shards_are_named(spec_values):
     (run.data / "train-00000.arrow").unlink()
     with pytest.raises(StageError, match=r"train-00000\.arrow: missing"):
         report(context_of(run, "report"))
+
+
+def test_tasks_that_changed_between_checkpoints_are_named(spec_values):
+    spec_values["benchmark"] = {"tasks": ["trivia"]}
+    run, spec = finished_run(spec_values)
+    benchmarks(run)
+    assert "not_comparable" not in read_benchmarks(run, spec)[1]
+    for digest, name in zip("aab", CHECKPOINTS, strict=True):
+        document = read_json(run.benchmark / name / "results.json")
+        write_json(run.benchmark / name / "results.json", {**document, "sources": {"trivia": digest}})
+    assert read_benchmarks(run, spec)[1]["not_comparable"].startswith("trivia: their files changed")
 
 
 def test_damaged_benchmarks_are_named(spec_values):
