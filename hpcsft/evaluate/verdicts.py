@@ -47,9 +47,11 @@ class Verdict(NamedTuple):
     raw: str
     """What the judge said."""
     refused: bool = False
-    """The endpoint will not answer this question: it is too long, or a filter stopped it."""
+    """This question was not answered: it is too long, a filter stopped it, or every try at it failed."""
     usage: Usage | None = None
     """None if the endpoint does not tell."""
+    given_up: bool = False
+    """Refused for now only: the question may be asked again."""
 
 
 def is_switched(instruction: str, seed: int = 0) -> bool:

@@ -128,7 +128,8 @@ class JudgeSpec(Section):
     """Longest reply, in tokens."""
 
     max_unparsed: PositiveInt = 3
-    """How often a pair is asked about whose replies hold no verdict; it is counted then."""
+    """How often a pair is asked about whose replies hold no verdict, or whose requests all fail while others are
+    answered; then it is counted as one without a verdict."""
 
     max_concurrency: PositiveInt = 8
     """Requests under way at once."""

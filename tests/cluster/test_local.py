@@ -72,7 +72,7 @@ def test_submit_returns_at_once_and_the_stages_go_on_to_the_table(spec: Path) ->
                   timeout_s=TIMEOUT_S)  # fmt: skip
     assert done.returncode == 0, done.stdout
     assert "has been submitted before" in done.stdout
-    assert "Win rate against the reference on 6 prompts" in done.stdout and "| epoch-2 " in done.stdout
+    assert "Win rate against corpus on 6 prompts" in done.stdout and "\nepoch-2 " in done.stdout
     code, document = monitor(run)
     assert code == 0 and [stage["state"] for stage in document["stages"]] == ["done"] * 5
     assert document["train"]["validation"][0]["checkpoint"] == "base"

@@ -160,7 +160,7 @@ def test_a_judge_that_fails_keeps_every_verdict_it_gave(run, endpoint):
 
     def overloaded(request: dict[str, Any]) -> tuple[int, Any]:
         if " base 10 " in f" {asked(request)} ":
-            return 403, {"error": {"message": "quota"}}
+            return 401, {"error": {"message": "quota"}}
         given.append(request)
         return prefers_the_model(request)
 

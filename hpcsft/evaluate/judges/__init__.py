@@ -14,10 +14,10 @@ from __future__ import annotations
 import os
 
 from hpcsft.evaluate.judges.protocol import Judge
-from hpcsft.evaluate.judges.settings import judge_settings
+from hpcsft.evaluate.judges.settings import judge_settings, key_problem
 from hpcsft.spec.evaluate import JudgeSpec
 
-__all__ = ["Judge", "check_judge_files", "judge_identity", "judge_name", "make_judge"]
+__all__ = ["Judge", "check_judge_files", "judge_identity", "judge_name", "key_problem", "make_judge"]
 
 
 def make_judge(spec: JudgeSpec) -> Judge:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from hpcsft.evaluate.judges.endpoint import CONNECT_S, EndpointJudge, install_hint, key_of
+from hpcsft.evaluate.judges.endpoint import EndpointJudge, client_of
 from hpcsft.evaluate.judges.parsers import Completion
 from hpcsft.evaluate.judges.settings import judge_settings
 from hpcsft.evaluate.verdicts import Comparison, Usage
@@ -14,15 +14,8 @@ from hpcsft.spec.evaluate import JudgeSpec
 
 def anthropic_judge(spec: JudgeSpec, name: str) -> EndpointJudge:
     """A judge of kind anthropic. Waiting without the package or a key."""
-    try:
-        import anthropic
-    except ImportError:
-        raise install_hint("anthropic") from None
     settings = judge_settings(spec)
-    timeout = anthropic.Timeout(spec.timeout_s, connect=min(CONNECT_S, spec.timeout_s))
-    client = anthropic.Anthropic(
-        api_key=key_of(spec, settings), base_url=settings.base_url, max_retries=0, timeout=timeout
-    )  # fmt: skip
+    library, client = client_of("Anthropic", spec, settings)
 
     def complete(pair: Comparison, parameters: Mapping[str, Any]) -> tuple[Completion, Usage | None]:
         messages = settings.question.messages(pair)
@@ -38,7 +31,7 @@ def anthropic_judge(spec: JudgeSpec, name: str) -> EndpointJudge:
         text = "".join(block.text for block in response.content if block.type == "text")
         return Completion(text), _usage(response)
 
-    return EndpointJudge(spec, name, settings, complete, anthropic, client.close)
+    return EndpointJudge(spec, name, settings, complete, library, client.close)
 
 
 def _usage(response: Any) -> Usage | None:

@@ -23,7 +23,7 @@ FRAME_TOKENS = 12
 """What an endpoint adds around a question: roles, separators."""
 
 RAISE = (
-    "python jobs/judge.py RUN_DIR --force goes beyond it, python launch/resume.py RUN_DIR --set "
+    "python jobs/judge.py RUN_DIR --over-budget goes beyond it, python launch/resume.py RUN_DIR --set "
     "evaluate.judge.max_cost_usd=... raises it; what was judged is kept"
 )
 

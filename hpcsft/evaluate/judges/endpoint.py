@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import re
 import threading
@@ -15,7 +16,8 @@ from hpcsft.evaluate.judges.failures import Refused, failure_of
 from hpcsft.evaluate.judges.parsers import Completion
 from hpcsft.evaluate.judges.pool import RequestPool
 from hpcsft.evaluate.judges.protocol import Keep
-from hpcsft.evaluate.judges.settings import URL_VARIABLES, JudgeSettings
+from hpcsft.evaluate.judges.settings import JudgeSettings, key_problem
+from hpcsft.evaluate.judges.standing import Standing
 from hpcsft.evaluate.verdicts import Comparison, Usage, Verdict
 from hpcsft.spec.evaluate import JudgeSpec
 
@@ -47,12 +49,14 @@ class EndpointJudge:
         self._parameters = dict(settings.parameters)
         self._lock = threading.Lock()
 
-    def verdicts(self, pairs: Sequence[Comparison], keep: Keep, budget: Budget) -> Iterator[None]:
+    def verdicts(
+        self, pairs: Sequence[Comparison], keep: Keep, budget: Budget, standing: Standing | None = None
+    ) -> Iterator[None]:
         """See Judge."""
-        yield from RequestPool(self.ask, self._settings, self.spec, pairs, keep, budget)
+        yield from RequestPool(self.ask, self._settings, self.spec, pairs, keep, budget, standing or Standing())
 
     def ask(self, pair: Comparison) -> Verdict:
-        """One try at one question. Raises TryLater, Refused or Closed."""
+        """One try at one question. Raises TryLater, Refused, Barred or Closed."""
         parameters = self._parameters
         try:
             completion, usage = self._complete(pair, parameters)
@@ -81,18 +85,21 @@ class EndpointJudge:
         return False
 
 
-def install_hint(package: str) -> Waiting:
-    """What to raise if the vendor's client is not installed."""
-    return Waiting(
-        f"the judge needs the package {package}, which is not installed", f"pip install 'hpcsft[{package}]'; {KEPT}"
-    )
-
-
-def key_of(spec: JudgeSpec, settings: JudgeSettings) -> str:
-    """The key to the endpoint; a server of one's own may need none. Waiting if it is missing."""
-    key = os.environ.get(spec.key_variable)
-    if not key and not settings.base_url and not os.environ.get(URL_VARIABLES[spec.kind]):
+def client_of(name: str, spec: JudgeSpec, settings: JudgeSettings) -> tuple[ModuleType, Any]:
+    """The vendor's package and its client `name`, which leaves retries to us. Waiting without the package or a key."""
+    try:
+        library = importlib.import_module(spec.kind)
+    except ImportError:
         raise Waiting(
-            f"the judge needs a key, but {spec.key_variable} is not set", f"export {spec.key_variable}=...; {KEPT}"
-        )
-    return key or "none"
+            f"the judge needs the package {spec.kind}, which is not installed",
+            f"pip install 'hpcsft[{spec.kind}]'; {KEPT}",
+        ) from None
+    if problem := key_problem(spec):
+        raise Waiting(f"the judge needs a key, but {problem}", f"export {spec.key_variable}=...; {KEPT}")
+    client = getattr(library, name)(
+        api_key=os.environ.get(spec.key_variable) or "none",
+        base_url=settings.base_url,
+        max_retries=0,
+        timeout=library.Timeout(spec.timeout_s, connect=min(CONNECT_S, spec.timeout_s)),
+    )
+    return library, client

@@ -1,4 +1,4 @@
-"""What can go wrong with a request, in the three ways that matter to whoever sends the next one.
+"""What can go wrong with a request, in the ways that matter to whoever sends the next one.
 
 The clients of OpenAI and Anthropic are made by the same generator and raise the same errors; which of the two it was
 does not show from here on.
@@ -36,7 +36,16 @@ class Refused(Exception):
 
 
 class Closed(Exception):
-    """Nobody's question will be answered: no right to ask, no such model, nothing at this address."""
+    """Nobody's question will be answered: no right to ask, nothing left to pay with."""
+
+    def __init__(self, message: str, unauthorized: bool = False):
+        super().__init__(message)
+        self.unauthorized = unauthorized
+        """Is it about the key?"""
+
+
+class Barred(Closed):
+    """The same if it is what everybody is told; some endpoints say so of a single question that a filter stops."""
 
 
 def failure_of(error: Exception, library: ModuleType) -> Exception:
@@ -49,11 +58,14 @@ def failure_of(error: Exception, library: ModuleType) -> Exception:
             return Closed(text)
         if error.status_code in LATER or error.status_code >= 500:
             return TryLater(text, retry_after_s(error.response.headers))
-        return Closed(text)
+        if error.status_code == 402:
+            return Closed(text)
+        kind = Closed if error.status_code == 401 else Barred
+        return kind(text, unauthorized=error.status_code in (401, 403))
     if isinstance(error, library.APIConnectionError):
         cause = error.__cause__
         detail = f": {cause}" if cause and str(cause) else ""
-        return TryLater(f"{error}{detail}", connected=type(cause).__name__ not in NEVER_CONNECTED)
+        return TryLater(f"{str(error).rstrip('.')}{detail}", connected=type(cause).__name__ not in NEVER_CONNECTED)
     if isinstance(error, (library.APIError, ValueError, TypeError, LookupError, AttributeError)):
         return TryLater(f"the reply has no form of this API ({_short(error)}): is evaluate.judge.base_url right?")
     return error

@@ -19,6 +19,7 @@ from hpcsft.errors import InputError, StageError
 from hpcsft.evaluate.judges.cost import Budget
 from hpcsft.evaluate.judges.protocol import Keep
 from hpcsft.evaluate.judges.settings import judge_settings
+from hpcsft.evaluate.judges.standing import Standing
 from hpcsft.evaluate.verdicts import Comparison, Verdict
 from hpcsft.models.load import load_model, pick_device
 from hpcsft.models.tokenizer import load_tokenizer
@@ -41,11 +42,19 @@ class LocalJudge:
         self.texts = TextEncoder(self.tokenizer)
         self.template = self._own_template()
         self.model = load_model(spec.model, judge_dtype()).to(pick_device()).eval()
+        self.context: int | None = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
+        """Tokens that the judge can read; None if it does not say."""
         self.shared, self.verdict_a, self.verdict_b = self._replies()
 
-    def verdicts(self, pairs: Sequence[Comparison], keep: Keep, budget: Budget) -> Iterator[None]:
-        """See Judge. Questions of like length together, the longest first."""
-        asked = sorted(((self.prefix(pair), pair) for pair in pairs), key=lambda item: -len(item[0]))
+    def verdicts(
+        self, pairs: Sequence[Comparison], keep: Keep, budget: Budget, standing: Standing | None = None
+    ) -> Iterator[None]:
+        """See Judge. Questions of like length together, the longest first; what is too long is refused."""
+        prefixes = [(self.prefix(pair), pair) for pair in pairs]
+        too_long = [(ids, pair) for ids, pair in prefixes if self.context and len(ids) > self.context]
+        keep([(pair, self._refusal(len(ids))) for ids, pair in too_long])
+        fitting = [(ids, pair) for ids, pair in prefixes if not self.context or len(ids) <= self.context]
+        asked = sorted(fitting, key=lambda item: -len(item[0]))
         for start in range(0, len(asked), self.spec.batch_size):
             batch = asked[start : start + self.spec.batch_size]
             likelihoods = self._likelihoods([ids for ids, _ in batch])
@@ -85,6 +94,10 @@ class LocalJudge:
             use_cache=False,
         ).logits[:, -1, [self.verdict_a, self.verdict_b]]
         return logits.float().softmax(-1)[:, 0].tolist()
+
+    def _refusal(self, num_tokens: int) -> Verdict:
+        reason = f"refused: the question takes {num_tokens} tokens, and the judge reads {self.context} at most"
+        return Verdict(None, reason, refused=True)
 
     def _own_template(self):
         if not self.tokenizer.chat_template:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from hpcsft.evaluate.judges.endpoint import CONNECT_S, EndpointJudge, install_hint, key_of
+from hpcsft.evaluate.judges.endpoint import EndpointJudge, client_of
 from hpcsft.evaluate.judges.parsers import Completion
 from hpcsft.evaluate.judges.settings import judge_settings
 from hpcsft.evaluate.verdicts import Comparison, Usage
@@ -14,15 +14,8 @@ from hpcsft.spec.evaluate import JudgeSpec
 
 def openai_judge(spec: JudgeSpec, name: str) -> EndpointJudge:
     """A judge of kind openai. Waiting without the package or a key."""
-    try:
-        import openai
-    except ImportError:
-        raise install_hint("openai") from None
     settings = judge_settings(spec)
-    timeout = openai.Timeout(spec.timeout_s, connect=min(CONNECT_S, spec.timeout_s))
-    client = openai.OpenAI(
-        api_key=key_of(spec, settings), base_url=settings.base_url, max_retries=0, timeout=timeout
-    )  # fmt: skip
+    library, client = client_of("OpenAI", spec, settings)
 
     def complete(pair: Comparison, parameters: Mapping[str, Any]) -> tuple[Completion, Usage | None]:
         if settings.api == "completions":
@@ -34,7 +27,7 @@ def openai_judge(spec: JudgeSpec, name: str) -> EndpointJudge:
         choice = response.choices[0]
         return Completion(_said(choice.message), _top_logprobs(choice)), _usage(response)
 
-    return EndpointJudge(spec, name, settings, complete, openai, client.close)
+    return EndpointJudge(spec, name, settings, complete, library, client.close)
 
 
 def _said(message: Any) -> str:

@@ -12,11 +12,12 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 
-from hpcsft.errors import HpcsftError, Waiting
-from hpcsft.evaluate.judges.cost import KEPT, Budget
-from hpcsft.evaluate.judges.failures import Closed, Refused, TryLater
+from hpcsft.evaluate.judges.cost import Budget
+from hpcsft.evaluate.judges.failures import Barred, Closed, Refused, TryLater
 from hpcsft.evaluate.judges.protocol import Keep
 from hpcsft.evaluate.judges.settings import JudgeSettings
+from hpcsft.evaluate.judges.standing import Standing
+from hpcsft.evaluate.judges.trouble import TO_MEND, gone, refusal, waiting
 from hpcsft.evaluate.verdicts import Comparison, Verdict
 from hpcsft.spec.evaluate import JudgeSpec
 
@@ -33,18 +34,12 @@ LONGEST_PAUSE_S = 600.0
 NO_NETWORK_S = 20.0
 """Nobody was reached in this time: there is no network, or nothing at this address."""
 
-FAILURES_IN_A_ROW = 5
-"""Questions that were given up, without an answer to any other in between."""
-
-REFUSALS_IN_A_ROW = 10
-"""Questions that were refused for good, without an answer to any other in between: it is no matter of the question."""
-
 CLOSING_S = 5.0
 """Patience with what is under way when the caller leaves early."""
 
 
 class RequestPool:
-    """Asks `pairs` by means of `ask`, which raises TryLater, Refused or Closed. Iterate it once, to the end."""
+    """Asks `pairs` by means of `ask`, which raises TryLater, Refused, Barred or Closed. Iterate it once, to the end."""
 
     def __init__(
         self,
@@ -54,12 +49,14 @@ class RequestPool:
         pairs: Sequence[Comparison],
         keep: Keep,
         budget: Budget,
+        standing: Standing,
     ):
         self._ask = ask
         self._settings = settings
         self._spec = spec
         self._keep = keep
         self._budget = budget
+        self._standing = standing
         self._todo = deque(pairs)
         self._changed = threading.Condition()
         """Guards all below, and tells the caller."""
@@ -71,8 +68,9 @@ class RequestPool:
         self._resume_s = 0.0
         self._connected = False
         self._begun_s = time.monotonic()
-        self._failed_in_a_row = 0
-        self._refused_in_a_row = 0
+        self._answered_now = False
+        self._held: list[tuple[Comparison, Verdict]] = []
+        """Given up since the last reply to anybody: whose fault it was is not known yet."""
         self._num_running = 0
         self._num_asking = 0
         self._random = random.Random()
@@ -99,6 +97,8 @@ class RequestPool:
                 thread.join(max(0.0, deadline - time.monotonic()))
             with self._changed:
                 self._left = True
+        if self._standing.answered and (self._answered_now or not self._trouble):
+            self._keep_held()
         if self._trouble:
             raise self._trouble
 
@@ -146,19 +146,18 @@ class RequestPool:
                 longest_s = min(LONGEST_BACKOFF_S, FIRST_BACKOFF_S * 2**number)
                 backoff_s = 0.0 if error.pause_s is not None else self._random.uniform(0, longest_s)
             except Refused as error:
-                self._take(pair, Verdict(None, f"refused: {error}", refused=True))
+                self._refuse(pair, str(error))
                 return
+            except Barred as error:
+                failure = error
+                break
             except Closed as error:
-                self._stop(self._waiting(f"does not answer: {error}"))
+                self._stop(gone(self._spec, self._settings, error))
                 return
             else:
                 self._take(pair, verdict)
                 return
-        with self._changed:
-            self._todo.append(pair)
-            self._failed_in_a_row += 1
-            if self._failed_in_a_row >= FAILURES_IN_A_ROW:
-                self._stop(self._waiting(f"does not answer: {failure}"))
+        self._give_up(pair, failure)
 
     def _wait(self, backoff_s: float) -> bool:
         """Wait for one's own backoff and everybody's pause; False if no more requests are to be sent."""
@@ -174,26 +173,52 @@ class RequestPool:
             if error.pause_s is not None:
                 self._resume_s = max(self._resume_s, time.monotonic() + error.pause_s)
                 if error.pause_s > LONGEST_PAUSE_S:
-                    self._stop(self._waiting(f"asks to come back in {error.pause_s / 60:.0f} minutes: {error}"))
+                    self._stop(
+                        waiting(self._settings, f"asks to come back in {error.pause_s / 60:.0f} minutes: {error}")
+                    )
             if not self._connected and time.monotonic() - self._begun_s >= NO_NETWORK_S:
-                self._stop(self._waiting(f"does not answer: {error}"))
+                self._stop(gone(self._spec, self._settings, error))
 
     def _take(self, pair: Comparison, verdict: Verdict) -> None:
         with self._changed:
             if self._left:
                 return
             self._keep([(pair, verdict)])
+            self._connected = self._answered_now = True
+            self._keep_held()
+            if self._standing.replied(verdict):
+                sample = verdict.raw if len(verdict.raw) <= 200 else verdict.raw[:197] + "..."
+                self._stop(waiting(self._settings, f"gives no verdict in its replies, such as {sample!r}", TO_MEND))
+
+    def _refuse(self, pair: Comparison, reason: str) -> None:
+        with self._changed:
+            if self._left:
+                return
             self._connected = True
-            self._failed_in_a_row = 0
-            self._refused_in_a_row = self._refused_in_a_row + 1 if verdict.refused else 0
-            if self._refused_in_a_row >= REFUSALS_IN_A_ROW:
-                self._stop(self._waiting(f"refuses every question: {verdict.raw.removeprefix('refused: ')}"))
+            self._keep([(pair, refusal(reason, given_up=not self._standing.answered))])
+            if self._standing.refused():
+                self._stop(waiting(self._settings, f"refuses every question: {reason}"))
+
+    def _give_up(self, pair: Comparison, failure: TryLater | Barred) -> None:
+        """It is the question's fault if others are answered; if nobody is, the judge is gone."""
+        with self._changed:
+            if self._left:
+                return
+            connected = isinstance(failure, Barred) or failure.connected
+            answered, is_gone = self._standing.answered, self._standing.failed(pair, connected)
+            if answered and connected:
+                self._held.append((pair, refusal(str(failure), given_up=True)))
+            else:
+                self._todo.append(pair)
+            if is_gone or (isinstance(failure, Barred) and not answered):
+                self._stop(gone(self._spec, self._settings, failure))
+
+    def _keep_held(self) -> None:
+        if self._held:
+            self._keep(self._held)
+            self._held = []
 
     def _stop(self, trouble: BaseException) -> None:
         with self._changed:
             self._trouble = self._trouble or trouble
             self._quit.set()
-
-    def _waiting(self, what: str) -> HpcsftError:
-        address = f" (at {self._settings.base_url})" if self._settings.base_url else ""
-        return Waiting(f"the judge {self._settings.model} {what}{address}", KEPT)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -17,6 +18,9 @@ LEGACY_MODELS = ("gpt-3.5-turbo-instruct", "davinci-002", "babbage-002")
 
 URL_VARIABLES = {"openai": "OPENAI_BASE_URL", "anthropic": "ANTHROPIC_BASE_URL"}
 """Where the clients look for an endpoint if they are told none."""
+
+VENDORS = {"openai": "https://api.openai.com/v1", "anthropic": "https://api.anthropic.com"}
+"""What they take if there is none either."""
 
 
 class JudgeSettings(NamedTuple):
@@ -34,12 +38,19 @@ class JudgeSettings(NamedTuple):
     parameters: Mapping[str, Any]
     """Further fields of the request, max_tokens among them."""
 
+    @property
+    def address(self) -> str | None:
+        """Where it is asked, for messages and records, without a user's name or password. None for a local judge."""
+        if self.kind not in VENDORS:
+            return None
+        address = self.base_url or os.environ.get(URL_VARIABLES[self.kind]) or VENDORS[self.kind]
+        return re.sub(r"(?<=://)[^/@]*@", "", address)
+
     def identity(self, **more: str) -> str:
-        """All of it as one text, and what else a verdict depends on."""
+        """What a verdict depends on, as one text: not the address, a server may move to another node."""
         parts = {
             "kind": self.kind,
             "model": self.model,
-            "endpoint": self.base_url or os.environ.get(URL_VARIABLES.get(self.kind, ""), ""),
             "api": self.api,
             "template": self.question.template + self.ending,
             "parser": [self.parser.name, self.parser.settings],
@@ -75,3 +86,12 @@ def judge_settings(spec: JudgeSpec) -> JudgeSettings:
         parser=own_parser(),
         parameters={} if local else {"max_tokens": spec.max_tokens, "temperature": spec.temperature},
     )
+
+
+def key_problem(spec: JudgeSpec) -> str | None:
+    """What is wrong with the key to the judge, or None. A server whose address is given may need none."""
+    if spec.kind == "local" or os.environ.get(spec.key_variable):
+        return None
+    if judge_settings(spec).base_url or os.environ.get(URL_VARIABLES[spec.kind]):
+        return None
+    return f"{spec.key_variable} is not set"

@@ -5,19 +5,25 @@ asked for again, while failures leave nothing that could be taken for a verdict.
 from __future__ import annotations
 
 import json
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from hpcsft.errors import Waiting
-from hpcsft.evaluate.judges import judge_identity, make_judge
+from hpcsft.evaluate.judges import judge_identity, make_judge, pool
 from hpcsft.evaluate.judges.journal import VerdictJournal
 from hpcsft.evaluate.verdicts import Comparison
 from hpcsft.records import append_jsonl, read_jsonl
 from hpcsft.spec.evaluate import JudgeSpec
 from tests.evaluate.conftest import Endpoint, reply
 from tests.evaluate.judges.ask import PATIENT, number_in, numbered
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pool, "FIRST_BACKOFF_S", 0.001)
 
 
 @pytest.fixture
@@ -47,10 +53,12 @@ def test_a_line_tells_all_about_a_reply(folder, endpoint):
     endpoint.answer = lambda request: (200, reply("Output (b)", (70, 5)))
     pair = numbered(1)[0]._replace(row=7, model_first=True)
     journal = completed(folder, endpoint, [pair], price={"input": 1, "output": 2})
+    digest = sha256(journal.identity.encode()).hexdigest()[:16]
     assert list(read_jsonl(journal.path)) == [
         {
             "key": pair.key(journal.identity), "row": 7, "model_first": True, "first_better": 0.0, "raw": "Output (b)",
             "refused": False, "usage": {"input_tokens": 70, "output_tokens": 5}, "usd": pytest.approx(80e-6),
+            "given_up": False, "address": endpoint.base_url, "judge": digest,
         }
     ]  # fmt: skip
 
@@ -106,17 +114,63 @@ def test_attempts_of_an_earlier_run_count(folder, endpoint):
     assert len(endpoint.requests) == 3
 
 
-def test_a_question_that_is_refused_is_asked_once_a_run_and_not_for_ever(folder, endpoint):
+def test_a_question_that_is_refused_is_not_asked_again(folder, endpoint):
     endpoint.answer = lambda request: (400, {}) if number_in(request) == 1 else (200, reply("Output (a)"))
     pairs = numbered(3)
-    for total in (3, 4, 5, 5, 5):
+    for _ in range(3):
         journal = completed(folder, endpoint, pairs)
-        assert of(journal, pairs) == [1.0, None, 1.0] and len(endpoint.requests) == total
-    assert [row["refused"] for row in read_jsonl(journal.path) if row["row"] == 1] == [True] * 3
+        assert of(journal, pairs) == [1.0, None, 1.0] and len(endpoint.requests) == 3
+    assert [row["refused"] for row in read_jsonl(journal.path) if row["row"] == 1] == [True]
+
+
+def test_neighbours_that_are_refused_end_no_run(endpoint, folder):
+    """Nobody was answered before them: the next run begins with others, and learns that the judge is well."""
+    endpoint.answer = lambda request: (400, {}) if number_in(request) < 12 else (200, reply("Output (a)"))
+    pairs = numbered(30)
+    with pytest.raises(Waiting, match="refuses every question"):
+        completed(folder, endpoint, pairs)
+    for _ in range(2):
+        assert of(completed(folder, endpoint, pairs), pairs) == [None] * 12 + [1.0] * 18
+        assert len(endpoint.requests) == 10 + 30 + 2, "who was refused before anybody was answered, once more"
+
+
+@pytest.mark.parametrize("trouble", [(500, {}), (200, {"choices": []}), (403, {})])
+def test_questions_that_always_fail_end_no_run(folder, endpoint, trouble):
+    endpoint.answer = lambda request: trouble if number_in(request) % 4 == 1 else (200, reply("Output (a)"))
+    pairs = numbered(28)
+    for _ in range(2):
+        journal = completed(folder, endpoint, pairs, max_tries=1)
+        assert of(journal, pairs) == [None if row % 4 == 1 else 1.0 for row in range(28)]
+        assert len(endpoint.requests) == 21 + 3 * 7, "three times in all"
+
+
+def test_single_failures_are_no_reason_to_give_up(folder, endpoint):
+    def every_other(request: dict[str, Any]) -> tuple[int, Any]:
+        first = sum(number_in(other) == number_in(request) for other in endpoint.requests) == 1
+        return (503, {}) if first and number_in(request) % 2 else (200, reply("Output (a)"))
+
+    endpoint.answer = every_other
+    assert of(completed(folder, endpoint, numbered(12), max_tries=1), numbered(12)) == [1.0] * 12
+
+
+def test_a_question_that_fails_alone_in_a_later_run_does_not_stop_it(folder, endpoint):
+    pairs = numbered(4)
+    completed(folder, endpoint, pairs[:3])
+    endpoint.answer = lambda request: (500, {})
+    assert of(completed(folder, endpoint, pairs, max_tries=1), pairs) == [1.0, 1.0, 1.0, None]
+
+
+def test_a_verdict_is_not_undone_by_a_reply_without_one(folder, endpoint):
+    pair = numbered(1)[0]
+    key = pair.key(judge_identity(JudgeSpec(**PATIENT, base_url=endpoint.base_url)))
+    for name, first_better in (("base", 0.0), ("epoch-1", None)):
+        row = {"key": key, "row": 0, "model_first": False, "first_better": first_better, "raw": "said"}
+        append_jsonl(folder / name / "verdicts.jsonl", row)
+    assert of(completed(folder, endpoint, [pair]), [pair]) == [0.0] and not endpoint.requests
 
 
 def test_failures_leave_no_line(folder, endpoint):
-    endpoint.answer = lambda request: (403, {}) if number_in(request) == 2 else (200, reply("Output (a)"))
+    endpoint.answer = lambda request: (401, {}) if number_in(request) == 2 else (200, reply("Output (a)"))
     with pytest.raises(Waiting):
         completed(folder, endpoint, numbered(5))
     assert [row["row"] for row in read_jsonl(folder / "base" / "verdicts.jsonl")] == [0, 1]

@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 
 from hpcsft.errors import InputError, Waiting
-from hpcsft.evaluate.judges import check_judge_files, judge_identity, judge_name, make_judge
+from hpcsft.evaluate.judges import check_judge_files, judge_identity, judge_name, key_problem, make_judge
+from hpcsft.evaluate.judges.parsers import parser_of
+from hpcsft.evaluate.judges.settings import judge_settings
 from hpcsft.spec.evaluate import JudgeSpec
 
 TEMPLATE = "Which is better?\n{instruction}\n{output_1}\n{output_2}\nOutput (a) or Output (b)?\n"
@@ -31,7 +33,6 @@ def test_whatever_can_change_a_verdict_is_in_the_identity(tmp_path):
         {"kind": "anthropic"},
         {"model": "other"},
         {"api": "completions"},
-        {"base_url": "http://x"},
         {"temperature": 0.5},
         {"max_tokens": 7},
         {"template": str(tmp_path / "a.txt")},
@@ -53,11 +54,33 @@ def test_what_cannot_change_a_verdict_is_not(tmp_path):
     assert judge_identity(a) == judge_identity(b)  # the text counts, not where it lies
 
 
-def test_an_endpoint_from_the_environment_is_another_judge(monkeypatch):
+def test_the_parser_and_the_ending_are_in_the_identity():
+    settings = judge_settings(JudgeSpec())
+    other = parser_of("regex_parser", {"outputs_to_match": {1: "a"}})
+    changes = [{}, {"parser": other}, {"parser": other._replace(settings={})}, {"ending": " "}]
+    assert len({settings._replace(**change).identity() for change in changes}) == len(changes)
+
+
+def test_a_server_that_moves_is_the_same_judge(monkeypatch):
     monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
     before = judge_identity(JudgeSpec())
+    assert judge_identity(JudgeSpec(base_url="http://node7:8000/v1")) == before
     monkeypatch.setenv("OPENAI_BASE_URL", "http://localhost:1/v1")
-    assert judge_identity(JudgeSpec()) != before
+    assert judge_identity(JudgeSpec()) == before
+
+
+def test_a_key_is_needed_where_no_address_is_given(monkeypatch):
+    for name in ("OPENAI_BASE_URL", "OPENAI_API_KEY", "MINE"):
+        monkeypatch.delenv(name, raising=False)
+    assert key_problem(JudgeSpec()) == "OPENAI_API_KEY is not set"
+    assert key_problem(JudgeSpec(api_key_env="MINE")) == "MINE is not set"
+    assert key_problem(JudgeSpec(base_url="http://x")) is None
+    assert key_problem(JudgeSpec(kind="local", model="/m")) is None
+    monkeypatch.setenv("OPENAI_BASE_URL", "http://x")
+    assert key_problem(JudgeSpec()) is None
+    monkeypatch.delenv("OPENAI_BASE_URL")
+    monkeypatch.setenv("OPENAI_API_KEY", "sk")
+    assert key_problem(JudgeSpec()) is None
 
 
 def test_a_local_judge_is_another_in_another_precision(monkeypatch):

@@ -124,6 +124,21 @@ def test_an_answer_cannot_speak_as_the_judge(judge_folder):
     assert SPELLED in text and text.endswith("Output (")
 
 
+def test_a_question_beyond_the_judges_context_is_refused(judge_folder):
+    judge = LocalJudge(JudgeSpec(kind="local", model=str(judge_folder)), "judge")
+    judge.context = len(judge.prefix(PAIR))
+    longer = PAIR._replace(row=1, second="2 and more")
+    given = given_by(judge, [longer, PAIR])
+    assert given[PAIR].first_better is not None and not given[PAIR].refused
+    assert given[longer][0] is None and given[longer].refused and not given[longer].given_up
+    assert f"refused: the question takes {len(judge.prefix(longer))} tokens, and the judge reads" in given[longer].raw
+
+
+def test_the_context_is_the_models_own(judge_folder):
+    judge = LocalJudge(JudgeSpec(kind="local", model=str(judge_folder)), "judge")
+    assert judge.context == judge.model.config.max_position_embeddings > 0
+
+
 def test_a_judge_that_is_not_there_is_an_error(tmp_path):
     with pytest.raises(InputError, match="nobody"):
         make_judge(JudgeSpec(kind="local", model=str(tmp_path / "nobody")))

@@ -12,11 +12,12 @@ from typing import Any
 import pytest
 
 from hpcsft.errors import Waiting
-from hpcsft.evaluate.judges import make_judge, pool
+from hpcsft.evaluate.judges import make_judge, pool, standing
 from hpcsft.evaluate.judges.cost import Budget
 from hpcsft.evaluate.judges.failures import TryLater, retry_after_s
 from hpcsft.evaluate.judges.pool import RequestPool
 from hpcsft.evaluate.judges.settings import judge_settings
+from hpcsft.evaluate.judges.standing import Standing
 from hpcsft.evaluate.verdicts import Comparison, Verdict
 from hpcsft.spec.evaluate import JudgeSpec
 from tests.evaluate.conftest import reply
@@ -75,20 +76,57 @@ def test_whatever_goes_wrong_once_is_tried_again(endpoint, kind):
     assert len(endpoint.requests) == 8
 
 
-def test_a_question_that_was_given_up_is_asked_again_at_the_end(endpoint):
+def test_a_question_that_was_given_up_costs_that_question_only(endpoint):
+    """There is a server, and it answers others."""
+    bad = {3: (500, {}), 5: (200, {"choices": []}), 8: (403, {"error": {"message": "flagged"}})}
+    endpoint.answer = lambda request: bad.get(number_in(request), (200, reply("Output (a)")))
+    found = judged(PAIRS, base_url=endpoint.base_url, max_tries=2)
+    assert [row for row, verdict in enumerate(found) if verdict.given_up] == [3, 5, 8]
+    assert found[8].first_better is None and "flagged" in found[8].raw
+    assert len(endpoint.requests) == 9 + 2 + 2 + 1
+
+
+def test_a_server_that_dies_is_no_matter_of_the_questions(endpoint):
+    endpoint.answer = lambda request: (500, {}) if number_in(request) > 2 else (200, reply("Output (a)"))
+    rows, error = until_trouble(endpoint, numbered(30), max_tries=1)
+    assert "does not answer: " in error.message
+    assert len(endpoint.requests) == 3 + standing.FAILURES_IN_A_ROW == len(rows)
+
+
+def test_one_that_is_barred_in_a_row_with_others_is_a_closed_judge(endpoint):
+    endpoint.answer = lambda request: (403, {}) if number_in(request) > 2 else (200, reply("Output (a)"))
+    _, error = until_trouble(endpoint, numbered(30))
+    assert "OPENAI_API_KEY is not set" in error.message
+    assert len(endpoint.requests) == 3 + standing.FAILURES_IN_A_ROW
+
+
+def test_replies_that_never_hold_a_verdict_end_it(endpoint):
+    endpoint.answer = lambda request: (200, reply("<think> Let me see" + "." * 300))
+    rows, error = until_trouble(endpoint, numbered(30))
+    assert len(rows) == len(endpoint.requests) == standing.REPLIES_WITHOUT_VERDICT
+    assert "gives no verdict in its replies, such as '<think> Let me see" in error.message
+    assert len(error.message) < 400 and "max_tokens" in error.hint and "template" in error.hint
+
+
+def test_one_verdict_shows_that_replies_can_be_read(endpoint):
+    endpoint.answer = lambda request: (200, reply("Hm." if number_in(request) != 19 else "Output (a)"))
+    assert sum(value is None for value in preferred(numbered(40), base_url=endpoint.base_url)) == 39
+
+
+def test_a_question_that_was_given_up_is_asked_again_if_nobody_was_answered(endpoint):
     def late(request: dict[str, Any]) -> tuple[int, Any]:
         tries = sum(number_in(other) == 0 for other in endpoint.requests)
-        return (503, {}) if number_in(request) == 0 and tries <= 4 else (200, reply("Output (a)"))
+        return (503, {}) if number_in(request) == 0 and tries <= 2 else (200, reply("Output (a)"))
 
     endpoint.answer = late
     assert preferred(numbered(3), base_url=endpoint.base_url, max_tries=2) == [1.0] * 3
-    assert [number_in(request) for request in endpoint.requests] == [0, 0, 1, 2, 0, 0, 0]
+    assert [number_in(request) for request in endpoint.requests] == [0, 0, 1, 2, 0]
 
 
 def test_a_server_that_does_not_recover_is_given_up(endpoint):
     endpoint.answer = lambda request: (500, {"error": {"message": "no such luck"}})
     rows, error = until_trouble(endpoint, PAIRS, max_tries=3)
-    assert rows == [] and len(endpoint.requests) == 3 * pool.FAILURES_IN_A_ROW
+    assert rows == [] and len(endpoint.requests) == 3 * standing.FAILURES_IN_A_ROW
     assert error.message.startswith("the judge judge does not answer: ")
     assert error.message.endswith(f"no such luck (at {endpoint.base_url})") and "500" in error.message
 
@@ -98,8 +136,6 @@ def test_a_server_that_does_not_recover_is_given_up(endpoint):
     [
         (401, {"error": {"message": "Incorrect API key"}}),
         (402, {"error": {"message": "Pay first"}}),
-        (403, {"error": {"message": "Not in your country"}}),
-        (404, {"error": {"message": "The model does not exist"}}),
         (429, {"error": {"message": "You exceeded your current quota", "code": "insufficient_quota"}}),
     ],
 )
@@ -108,6 +144,24 @@ def test_what_no_further_request_can_cure_ends_it_at_once(endpoint, status, body
     rows, error = until_trouble(endpoint, PAIRS)
     assert rows == [0, 1, 2] and len(endpoint.requests) == 4
     assert "does not answer: " in error.message and body["error"]["message"] in error.message
+
+
+@pytest.mark.parametrize(
+    ("status", "key", "told"),
+    [
+        (401, None, "does not answer: OPENAI_API_KEY is not set"),
+        (401, "sk", "does not answer: it refuses the key in OPENAI_API_KEY"),
+        (403, "sk", "does not answer: it refuses the key in OPENAI_API_KEY"),
+        (404, "sk", "does not answer: Error code: 404"),
+    ],
+)
+def test_who_bars_the_first_question_bars_all(endpoint, monkeypatch, status, key, told):
+    if key:
+        monkeypatch.setenv("OPENAI_API_KEY", key)
+    endpoint.answer = lambda request: (status, {"error": {"message": "no"}})
+    rows, error = until_trouble(endpoint, PAIRS)
+    assert rows == [] and len(endpoint.requests) == 1 and told in error.message
+    assert ("export OPENAI_API_KEY=..." in error.hint) == (status != 404)
 
 
 def test_what_is_under_way_at_the_end_is_kept(endpoint):
@@ -142,15 +196,24 @@ def test_a_question_that_is_refused_costs_that_question_only(endpoint):
 def test_a_server_that_refuses_everything_is_no_matter_of_the_question(endpoint):
     endpoint.answer = lambda request: (400, {"error": {"message": "context length is 8 tokens"}})
     rows, error = until_trouble(endpoint, numbered(30))
-    assert len(rows) == len(endpoint.requests) == pool.REFUSALS_IN_A_ROW
+    assert len(rows) == len(endpoint.requests) == standing.REFUSALS_IN_A_ROW
     assert "refuses every question: " in error.message and "context length is 8 tokens" in error.message
 
 
+def test_refusals_after_an_answer_are_matters_of_the_questions(endpoint):
+    endpoint.answer = lambda request: (400, {}) if number_in(request) else (200, reply("Output (a)"))
+    found = judged(numbered(30), base_url=endpoint.base_url)
+    assert sum(verdict.refused and not verdict.given_up for verdict in found) == 29
+
+
 def test_nobody_at_the_address_is_found_out_soon(endpoint, monkeypatch):
+    """The address is named wherever it came from, but for a password."""
     monkeypatch.setattr(pool, "NO_NETWORK_S", 0.2)
-    endpoint.base_url = "http://127.0.0.1:9/v1"
+    monkeypatch.setenv("OPENAI_BASE_URL", "http://me:secret@127.0.0.1:9/v1")
+    endpoint.base_url = None
     rows, error = until_trouble(endpoint, PAIRS, max_tries=1000)
-    assert rows == [] and "judge does not answer: Connection error" in error.message
+    assert rows == [] and "judge does not answer: Connection error: " in error.message
+    assert error.message.endswith("(at http://127.0.0.1:9/v1)") and "from a machine with internet" in error.hint
 
 
 def test_a_server_that_goes_away_for_a_moment_is_waited_for(monkeypatch):
@@ -165,18 +228,9 @@ def test_a_server_that_goes_away_for_a_moment_is_waited_for(monkeypatch):
         return found
 
     spec, kept = JudgeSpec(**PATIENT), []
-    for _ in RequestPool(ask, judge_settings(spec), spec, numbered(2), kept.extend, Budget(spec)):
+    for _ in RequestPool(ask, judge_settings(spec), spec, numbered(2), kept.extend, Budget(spec), Standing()):
         pass
     assert [verdict.raw for _, verdict in kept] == ["first", "second"]
-
-
-def test_single_failures_are_no_reason_to_give_up(endpoint):
-    def every_other(request: dict[str, Any]) -> tuple[int, Any]:
-        first = sum(number_in(other) == number_in(request) for other in endpoint.requests) == 1
-        return (503, {}) if first and number_in(request) % 2 else (200, reply("Output (a)"))
-
-    endpoint.answer = every_other
-    assert preferred(PAIRS, base_url=endpoint.base_url, max_tries=1) == [1.0] * 12
 
 
 def test_everybody_waits_when_the_server_asks_for_it(endpoint):
