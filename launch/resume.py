@@ -20,8 +20,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--set",
         **SET_OPTION,
-        help="other resources from now on, such as cluster.train.nodes=2; only cluster.*, evaluate.checks.* and what "
-        "the judge costs can change",
+        help="other resources from now on, such as cluster.train.nodes=2; only cluster.*, evaluate.checks.* and "
+        "evaluate.judge.* can change",
     )
     arguments = parser.parse_args(argv)
     run = RunDir.open(arguments.run_dir)

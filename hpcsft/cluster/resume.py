@@ -13,11 +13,10 @@ from hpcsft.plan import Plan, make_plan
 from hpcsft.records import SubmittedStage, read_json, read_jsonl, write_json
 from hpcsft.rundir import RunDir
 from hpcsft.spec import ExperimentSpec, load_spec
-from hpcsft.spec.evaluate import JUDGE_SERVICE
 from hpcsft.train.deepspeed_config import why_impossible
 
-CHANGEABLE = ("cluster.", "evaluate.checks.", *(f"evaluate.judge.{field}" for field in JUDGE_SERVICE))
-"""What may be another in the same experiment: nothing that was computed depends on it."""
+CHANGEABLE = ("cluster.", "evaluate.checks.", "evaluate.judge.")
+"""What may be another in the same experiment: no answer depends on it, and every verdict knows its judge."""
 
 
 def resume_run(
@@ -47,7 +46,7 @@ def _change(run: RunDir, plan: Plan, stages: Sequence[str], overrides: Sequence[
     strange = [override for override in overrides if not override.startswith(CHANGEABLE)]
     if strange:
         hint = "a run keeps its experiment; submit a new one for another"
-        what = f"resume changes cluster.*, evaluate.checks.* and evaluate.judge.{{{','.join(JUDGE_SERVICE)}}} only"
+        what = "resume changes cluster.*, evaluate.checks.* and evaluate.judge.* only"
         raise SpecError("--set", [Problem("", f"--set {text}: {what}", hint) for text in strange])
     spec = load_spec(str(run.spec), overrides)
     new = make_plan(spec)

@@ -76,19 +76,6 @@ class PriceSpec(Section):
     """A million tokens of replies."""
 
 
-JUDGE_SERVICE = (
-    "base_url",
-    "api_key_env",
-    "max_concurrency",
-    "max_tries",
-    "timeout_s",
-    "price",
-    "max_cost_usd",
-    "batch_size",
-)
-"""Fields of the judge that no verdict depends on."""
-
-
 class JudgeSpec(Section):
     """Who compares an answer with the reference."""
 

@@ -53,26 +53,33 @@ def contents(run: RunDir) -> dict[Path, bytes]:
 
 @pytest.mark.parametrize(
     "override",
-    ["seed=8", "train.epochs=3", "runs_dir=elsewhere", "clusters=1", "evaluate.judge.model=x", "evaluate.shards=3"],
+    ["seed=8", "train.epochs=3", "runs_dir=elsewhere", "clusters=1", "evaluate.shards=3"],
 )
 def test_a_run_keeps_its_experiment(values, override):
     run = ended_run(values)
     before = contents(run)
     with pytest.raises(SpecError) as error:
         resume_run(run, ["train"], ["cluster.train.nodes=2", override])
-    assert f"--set {override}: resume changes cluster.*, evaluate.checks.* and" in told(
+    assert f"--set {override}: resume changes cluster.*, evaluate.checks.* and evaluate.judge.* only" in told(
         error
     ) and "cluster.train" not in told(error)
     assert contents(run) == before
 
 
-def test_a_run_that_waits_for_a_judge_can_be_given_more_money_and_other_limits(values):
+def test_a_run_that_waits_for_a_judge_can_be_given_more_money_other_limits_and_another_judge(values):
     run = ended_run(values)
     price = 'evaluate.judge.price={"input": 1.5, "output": 2.0}'
-    resume(run, ["judge"], price, "evaluate.judge.max_cost_usd=20", "evaluate.checks.echo=1")
+    resume(
+        run,
+        ["judge"],
+        price,
+        "evaluate.judge.max_cost_usd=20",
+        "evaluate.checks.echo=1",
+        "evaluate.judge.max_tokens=500",
+    )
     evaluate = read_json(run.spec)["evaluate"]
     assert (evaluate["judge"]["max_cost_usd"], evaluate["judge"]["price"]["input"]) == (20, 1.5)
-    assert evaluate["checks"]["echo"] == 1
+    assert (evaluate["checks"]["echo"], evaluate["judge"]["max_tokens"]) == (1, 500)
 
 
 @pytest.mark.parametrize(

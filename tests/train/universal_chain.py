@@ -17,10 +17,11 @@ from typing import Any
 
 import torch
 
+from hpcsft.attempt.identity import TaskIdentity
 from hpcsft.errors import Stopped
 from hpcsft.records import now, write_json
 from hpcsft.rundir import RunDir
-from hpcsft.stage import StageContext, TaskIdentity
+from hpcsft.stage import StageContext
 from hpcsft.train import universal
 from hpcsft.train.commit import Complete
 from hpcsft.train.distributed import Ranks, start_ranks
