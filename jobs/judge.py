@@ -29,8 +29,17 @@ def not_in_the_queue(run: RunDir) -> None:
     refuse_if_held(run, "judge")
 
 
+def report(run: RunDir) -> None:
+    from hpcsft.cluster.held import report_waits_for
+
+    if missing := report_waits_for(run):
+        print(f"the report waits for {', '.join(missing)}; then: python jobs/report.py {run.path}")
+    else:
+        sys.argv = [sys.argv[0], str(run.path)]
+        runpy.run_path(str(Path(__file__).with_name("report.py")), run_name="__main__")
+
+
 if __name__ == "__main__":
     run_stage("judge", body, options=OPTIONS, before=not_in_the_queue)
     if TaskIdentity.from_environment().by_hand and "--help" not in sys.argv:
-        sys.argv = [argument for argument in sys.argv if argument not in OPTIONS]
-        runpy.run_path(str(Path(__file__).with_name("report.py")), run_name="__main__")
+        report(RunDir(next(argument for argument in sys.argv[1:] if argument not in OPTIONS)))

@@ -1,13 +1,28 @@
-"""What is still in somebody else's hands."""
+"""What is done, and what is still in somebody else's hands."""
 
 from __future__ import annotations
 
 import contextlib
+from collections import Counter
 
 from hpcsft import slurm_client
 from hpcsft.cluster import local
 from hpcsft.errors import ClusterError, StageError
+from hpcsft.plan import Plan
+from hpcsft.records import read_json
 from hpcsft.rundir import RunDir
+
+
+def done_stages(plan: Plan, run: RunDir) -> set[str]:
+    """Stages whose tasks have all said that they are done: Slurm forgets their jobs after a while."""
+    done = Counter(status.stage for status in run.read_statuses() if status.state == "done")
+    return {stage.name for stage in plan.stages if done[stage.name] == stage.tasks}
+
+
+def report_waits_for(run: RunDir) -> list[str]:
+    """Stages that have to be done before there can be a report, and are not."""
+    plan = Plan.model_validate(read_json(run.plan))
+    return [name for name in plan.stage("report").depends_on if name not in done_stages(plan, run)]
 
 
 def refuse_if_held(run: RunDir, stage: str) -> None:

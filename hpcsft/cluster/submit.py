@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import shutil
 import socket
-from collections import Counter
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from hpcsft import slurm_client
 from hpcsft.cluster import local, slurm, snapshot
+from hpcsft.cluster.held import done_stages
 from hpcsft.errors import HpcsftError, Problem, SpecError, SubmissionError
 from hpcsft.plan import Plan
 from hpcsft.records import Submission, SubmittedStage, now, write_json, write_text
@@ -49,18 +49,12 @@ def submit_experiment(
     if new:
         prepare_run(spec, plan, run, argv)
     try:
-        jobs = submit_stages(spec, plan, run, missing, done=_done_stages(plan, run)) if missing else []
+        jobs = submit_stages(spec, plan, run, missing, done=done_stages(plan, run)) if missing else []
     except HpcsftError:
         if new:
             discard_run(run)
         raise
     return run, [*known.values(), *jobs], bool(jobs)
-
-
-def _done_stages(plan: Plan, run: RunDir) -> set[str]:
-    """Stages whose tasks have all said that they are done: Slurm forgets their jobs after a while."""
-    done = Counter(status.stage for status in run.read_statuses() if status.state == "done")
-    return {stage.name for stage in plan.stages if done[stage.name] == stage.tasks}
 
 
 def submission_text(run_dir: str, jobs: Sequence[SubmittedStage], submitted: bool, warnings: Sequence[str]) -> str:

@@ -5,14 +5,17 @@ from __future__ import annotations
 import socket
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
-from hpcsft.cluster.held import refuse_if_held
+from hpcsft.cluster.held import refuse_if_held, report_waits_for
 from hpcsft.errors import StageError
 from hpcsft.records import StageStatus, Submission, SubmittedStage, write_json
 from hpcsft.rundir import RunDir
 from tests.attempt.made import empty_run
+from tests.conftest import make_spec_values
+from tests.prepared import new_run
 
 
 def submitted(run: RunDir, cluster: str, job_id: str) -> RunDir:
@@ -48,3 +51,15 @@ def test_the_driver_of_this_machine_holds_it_until_it_has_said_that_it_waits(tmp
         write_json(run.status_file("judge", 0, 1), waiting)
         refuse_if_held(run, "judge")
         driver.stdin.close()
+
+
+def test_the_report_of_a_judge_by_hand_waits_for_benchmarks_that_are_not_done(tmp_path):
+    values = make_spec_values(Path("/models/tiny"), Path("/data/a.jsonl"), Path("/data/p.json"), tmp_path / "runs")
+    run = new_run({**values, "benchmark": {"tasks": ["t"]}})
+    assert sorted(report_waits_for(run)) == ["benchmark", "judge"]
+    for stage, tasks in (("judge", 1), ("benchmark", 3)):
+        for index in range(tasks):
+            assert stage in report_waits_for(run)
+            done = StageStatus(stage=stage, index=index, state="done", attempt=1, job_id="12")
+            write_json(run.status_file(stage, index, tasks), done)
+    assert report_waits_for(run) == []
