@@ -69,6 +69,8 @@ def test_the_layout_is_the_contracts(tmp_path):
         "checkpoints": "checkpoints",
         "models": "models",
         "evaluate": "evaluate",
+        "checks": "evaluate/checks.json",
+        "benchmark": "benchmark",
         "report": "report",
     }
     assert run.status_file("train", 0, tasks=1) == tmp_path / "status/train.json"
