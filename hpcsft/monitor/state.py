@@ -69,7 +69,8 @@ class RunState(Record):
 def run_state(facts: Facts) -> RunState:
     """The state of a run."""
     stages: list[StageState] = []
-    by_hand = {status.stage for status in facts.statuses if status.by_hand and status.state == "running"}
+    hands_on = [s for s in facts.statuses if s.by_hand and s.state == "running" and s.job_id not in facts.hands_off]
+    by_hand = {status.stage for status in hands_on}
     for stage in facts.plan.stages:
         before: set[State] = {earlier.state for earlier in stages}
         if any(earlier.name in by_hand for earlier in stages):

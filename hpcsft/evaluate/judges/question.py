@@ -54,11 +54,6 @@ class Question:
         self.template = template
         self._messages = _messages(template, where)
 
-    @property
-    def is_chatml(self) -> bool:
-        """Does the template hold messages of its own?"""
-        return _START in self.template
-
     def text(self, pair: Comparison) -> str:
         """The question as one text."""
         return _filled(self.template, pair)

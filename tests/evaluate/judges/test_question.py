@@ -48,7 +48,6 @@ CHATML = "\n<|im_start|>system\nYou are fair.\n<|im_end|>\n<|im_start|>user\n" +
 
 def test_chatml_makes_messages():
     question = Question(CHATML)
-    assert question.is_chatml and not Question(PLAIN).is_chatml
     user = Message("user", "What is 1 + 1? | It is {output_2}. | 2")
     assert question.messages(PAIR) == [Message("system", "You are fair."), user]
     assert Question(PLAIN).messages(PAIR) == [user]
