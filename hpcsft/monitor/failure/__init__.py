@@ -1,0 +1,1 @@
+"""What ended a stage: its kind, the line of the log that decided, what to do next. Pure."""
