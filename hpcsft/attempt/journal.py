@@ -5,6 +5,9 @@ notice       a signal came                       saved     a checkpoint of `step
 stopped      it stopped with everything kept     failed    a rank said why it cannot go on
 micro_batch  each is computed in `parts`         end       why the attempt ended, and whether it had kept anything new
 done         the task is done                    ready     training begins; what the time until then went into
+
+An attempt's own last row (done, stopped, failed) has the most memory that its process had resident, `memory_gb` in 10^9
+bytes; `ready` has `gpu_total_gb`, the memory of a GPU. `start` has `last_seen`, the newest word of the attempt before.
 """
 
 from __future__ import annotations

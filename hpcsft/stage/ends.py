@@ -7,6 +7,7 @@ import os
 import traceback
 
 from hpcsft.attempt.causes import CAUSES, cause_of
+from hpcsft.attempt.memory import peak_resident_gb
 from hpcsft.attempt.outcome import cause_of_notice, settle_earlier
 from hpcsft.errors import HpcsftError, StageError, Stopped, Waiting
 from hpcsft.stage.context import StageContext
@@ -20,22 +21,25 @@ def begin(context: StageContext) -> None:
     verdict = settle_earlier(context.run, context.stage, context.index, context.task)
     if verdict and not verdict.requeue:
         raise StageError(verdict.message, verdict.hint)
+    last_seen = None
     if context.task.world_size > 1 and context.ended_already(earlier):
         context.attempt = earlier.attempt  # another rank was quicker to fail than this one to start
     else:
+        last_seen = earlier.updated or None if earlier else None
         context.attempt = earlier.attempt + 1 if earlier else 1
         context.write_status("running")
     nodes = os.environ.get("SLURM_JOB_NODELIST") if context.task.token.in_slurm else None
     done = earlier.progress.done if earlier and earlier.progress else 0
     facts = {"attempt": context.attempt, "world_size": context.task.world_size, "nodes": nodes, "done": done}
-    context.journal.write("start", **facts)
+    context.journal.write("start", **facts, last_seen=last_seen)
 
 
 def record_stop(context: StageContext, stop: Stopped) -> None:
     cause = cause_of_notice(context.task.token, context.notice.requested or "")
     step = context.last_progress.done if context.last_progress else 0
     with contextlib.suppress(OSError):  # a full disk must not make a failure of it
-        context.journal.write("stopped", cause=cause, step=step, signal=context.notice.requested)
+        facts = {"cause": cause, "step": step, "signal": context.notice.requested, "memory_gb": peak_resident_gb()}
+        context.journal.write("stopped", **facts)
     if context.task.by_hand:  # nothing but that person will go on with it
         stop.hint = f"what is made so far is kept; python jobs/{context.stage.name}.py {context.run.path} goes on"
     with contextlib.suppress(OSError):
@@ -63,4 +67,4 @@ def record_failure(context: StageContext, error: BaseException) -> None:
     state = "waiting" if isinstance(error, Waiting) else "failed" if final else "stopped"
     context.write_status(state, message, hint)
     facts = {"attempt": context.attempt, "rank": context.task.rank, "cause": cause, "message": message, "hint": hint}
-    context.journal.write("failed", **facts)
+    context.journal.write("failed", **facts, memory_gb=peak_resident_gb())

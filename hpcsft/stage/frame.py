@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from hpcsft.attempt.identity import TaskIdentity
+from hpcsft.attempt.memory import peak_resident_gb
 from hpcsft.attempt.notice import Notice
 from hpcsft.errors import Fenced, HpcsftError, StageError, Stopped
 from hpcsft.plan import Plan
@@ -84,7 +85,7 @@ def _guarded(context: StageContext, body: Callable[[StageContext], None]) -> Non
         if leader:
             context.fence.check()
             context.write_status("done")
-            context.journal.write("done", attempt=context.attempt)
+            context.journal.write("done", attempt=context.attempt, memory_gb=peak_resident_gb())
     except Fenced:
         raise  # nothing may be written any more
     except Stopped as stop:

@@ -24,7 +24,7 @@ from hpcsft.train.deepspeed_config import deepspeed_config
 from hpcsft.train.distributed import Ranks, start_ranks
 from hpcsft.train.engine import build_engine, build_model
 from hpcsft.train.epoch_end import EpochEnd
-from hpcsft.train.meter import Meter
+from hpcsft.train.meter import Meter, gpu_total_gb
 from hpcsft.train.metrics import MetricsLog
 from hpcsft.train.micro_batch import settle_parts
 from hpcsft.train.nonfinite import NonfiniteGuard
@@ -55,7 +55,7 @@ def train(context: StageContext) -> None:
         trainer = Trainer.start(context, ranks, on_gpu, heartbeat, startup)
         if ranks.leader:
             context.say(str(startup))
-            context.journal.write("ready", phases_s=startup.phases_s)
+            context.journal.write("ready", phases_s=startup.phases_s, gpu_total_gb=gpu_total_gb(ranks.device))
         trainer.run()
         dist.destroy_process_group()  # not after a failure: it waits for all, and the cause would never be written
 

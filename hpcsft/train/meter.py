@@ -9,12 +9,12 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from hpcsft.attempt.memory import peak_resident_bytes
 from hpcsft.data.batches import RowStore
 from hpcsft.flops import train_flops
 from hpcsft.gpus import peak_flops
@@ -36,14 +36,16 @@ def maxima(sums: Sequence[float], num_values: int) -> list[float]:
     return [max(sums[value::num_values]) for value in range(num_values)]
 
 
-def peak_memory_bytes(device: torch.device, proc: Path = Path("/proc")) -> int:
+def peak_memory_bytes(device: torch.device) -> int:
     """Most memory so far: that of torch's tensors on a GPU; else what this process had resident."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    for line in (proc / "self/status").read_text().splitlines():
-        if line.startswith("VmHWM:"):  # ru_maxrss would count what the process was before its exec, too
-            return int(line.split()[1]) * 1024
-    return 0
+    return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else peak_resident_bytes()
+
+
+def gpu_total_gb(device: torch.device) -> float | None:
+    """All memory of the GPU in 10^9 bytes; None for a CPU."""
+    if device.type != "cuda":
+        return None
+    return round(torch.cuda.get_device_properties(device).total_memory / 1e9, 3)
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,8 @@ class Measured:
     """What all GPUs together could do in one second; None where it is unknown, as on CPUs."""
     data_s: float
     """Waiting for data, on the rank that waited longest."""
+    data_rank: int
+    """The rank that waited longest."""
     memory_gb: float
     """Most memory so far in 10^9 bytes, on the rank with most."""
 
@@ -77,6 +81,7 @@ class Measured:
             "mfu": None if self.mfu is None else round(self.mfu, 4),
             "memory_gb": round(self.memory_gb, 3),
             "data_s": round(self.data_s, 4),
+            "data_rank": self.data_rank,
         }
 
 
@@ -137,5 +142,6 @@ class StepMeter:
             flops,
             peak * meter.ranks.world_size if peak else None,
             data_s,
+            sums[::2].index(data_s),
             memory_gb,
         )
