@@ -27,6 +27,7 @@ from hpcsft.model_folder.adapter import is_adapter
 from hpcsft.model_folder.check import ModelFacts, check_model
 from hpcsft.model_folder.vocabulary import has_chat_template
 from hpcsft.model_shape import LLAMA_LAYOUT
+from hpcsft.notify.lacks import what_notify_lacks
 from hpcsft.plan import STAGES
 from hpcsft.records import Record
 from hpcsft.report.leaderboard import read_leaderboard
@@ -96,7 +97,10 @@ def check_inputs(spec: ExperimentSpec, stages: Collection[str] = STAGES) -> Inpu
         data_files=list(dict.fromkeys(files)),
         data_bytes=sum(data_size(file) for file in set(files)),
         num_prompts=len(prompts),
-        warnings=list(what_the_judge_lacks(spec.evaluate.judge)) if spec.evaluate and "judge" in stages else [],
+        warnings=[
+            *(what_the_judge_lacks(spec.evaluate.judge) if spec.evaluate and "judge" in stages else ()),
+            *(what_notify_lacks(spec.notify) if spec.notify else ()),
+        ],
     )
 
 

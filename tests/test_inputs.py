@@ -301,6 +301,13 @@ def test_a_judge_without_its_key_is_told_before_anything_is_queued(spec_values, 
     assert not check_inputs(parse_spec(spec_values)).warnings
 
 
+def test_a_notification_that_no_job_could_send_is_told_before_anything_is_queued(spec_values, monkeypatch):
+    monkeypatch.delenv("HOOK", raising=False)
+    spec_values["notify"] = {"webhook": "$HOOK", "command": ["no-such-program"]}
+    warnings = check_inputs(parse_spec(spec_values), stages=["preprocess"]).warnings
+    assert [warning.partition(":")[0] for warning in warnings] == ["notify.webhook", "notify.command"]
+
+
 def test_a_judge_without_its_package_is_told_too(spec_values, monkeypatch):
     spec_values["evaluate"]["judge"] = {"kind": "openai", "base_url": "http://localhost:1/v1"}
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)

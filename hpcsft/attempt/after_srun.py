@@ -15,6 +15,7 @@ from hpcsft.attempt.fence import Token
 from hpcsft.attempt.identity import TaskIdentity
 from hpcsft.attempt.outcome import Outcome
 from hpcsft.errors import EXIT_FAILED, EXIT_OK, ClusterError, Fenced
+from hpcsft.notify.announce import announce
 from hpcsft.plan import Plan
 from hpcsft.records import read_json
 from hpcsft.rundir import RunDir
@@ -53,12 +54,13 @@ def requeue(token: Token, run: RunDir) -> str | None:
 
 
 def main(argv: list[str]) -> int:
-    """Judge the attempt; returns the exit status of the job."""
+    """Judge the attempt, and tell the user if that ends the run; returns the exit status of the job."""
     run, exit_status = RunDir.open(argv[0]), int(argv[2])
     stage = Plan.model_validate(read_json(run.plan)).stage(argv[1])
     index = int(os.environ.get("SLURM_ARRAY_TASK_ID", "0"))
     outcome = Outcome(run, stage, index, TaskIdentity.from_environment().token)
     if outcome.is_done():
+        announce(run)
         return EXIT_OK
     if outcome.fence.lost(begun=bool(outcome.journal.of_attempt())):
         print(f"hpcsft: attempt {outcome.token} is not the newest any more: nothing to decide")
@@ -77,6 +79,7 @@ def main(argv: list[str]) -> int:
         hint = f"python launch/resume.py {run.path} goes on"
         verdict = Verdict(False, f"{verdict.message}; and it could not be requeued: {impossible}", hint)
     outcome.record(verdict)
+    announce(run)
     return EXIT_FAILED
 
 

@@ -21,6 +21,7 @@ from hpcsft.attempt.fence import Token
 from hpcsft.attempt.outcome import Outcome
 from hpcsft.cluster.task import StageTask
 from hpcsft.errors import HpcsftError
+from hpcsft.notify.announce import announce
 from hpcsft.plan import Plan, StagePlan
 from hpcsft.records import read_json
 from hpcsft.rundir import RunDir
@@ -141,5 +142,13 @@ def _run_attempt(run: RunDir, spec: ExperimentSpec, stage: StagePlan, index: int
     return int(any(isinstance(rank.exception(), FailedJobError) for rank in ended))
 
 
+def main(argv: list[str]) -> int:
+    """Drive the run, and tell the user how it ended; returns the exit status."""
+    run = RunDir(argv[0])
+    status = drive(run, argv[1:])
+    announce(run)
+    return status
+
+
 if __name__ == "__main__":
-    raise SystemExit(drive(RunDir(sys.argv[1]), sys.argv[2:]))
+    raise SystemExit(main(sys.argv[1:]))

@@ -50,7 +50,9 @@ class Rehearsed(Record):
 def rehearsal_spec(spec: ExperimentSpec) -> ExperimentSpec:
     """The same training on a sample, without evaluation, saved only when it is told to stop."""
     values = spec.model_dump(mode="json")
-    values.update(name=f"{spec.name}-rehearsal-{time.strftime('%H%M%S')}"[-64:].lstrip("-."), evaluate=None)
+    values.update(
+        name=f"{spec.name}-rehearsal-{time.strftime('%H%M%S')}"[-64:].lstrip("-."), evaluate=None, notify=None
+    )
     values["data"]["sample"] = spec.data.sample if isinstance(spec.data.sample, int) else SAMPLE
     values["train"]["epochs"] = 1000
     values["train"]["checkpoint"] = {"every_steps": 10**6, "keep_last": 1}

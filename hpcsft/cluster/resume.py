@@ -15,7 +15,7 @@ from hpcsft.rundir import RunDir
 from hpcsft.spec import ExperimentSpec, load_spec
 from hpcsft.train.deepspeed_config import why_impossible
 
-CHANGEABLE = ("cluster.", "evaluate.checks.", "evaluate.judge.")
+CHANGEABLE = ("cluster.", "evaluate.checks.", "evaluate.judge.", "notify.", "notify=")
 """What may be another in the same experiment: no answer depends on it, and every verdict knows its judge."""
 
 
@@ -46,7 +46,7 @@ def _change(run: RunDir, plan: Plan, stages: Sequence[str], overrides: Sequence[
     strange = [override for override in overrides if not override.startswith(CHANGEABLE)]
     if strange:
         hint = "a run keeps its experiment; submit a new one for another"
-        what = "resume changes cluster.*, evaluate.checks.* and evaluate.judge.* only"
+        what = "resume changes cluster.*, evaluate.checks.* and evaluate.judge.*, and notify only"
         raise SpecError("--set", [Problem("", f"--set {text}: {what}", hint) for text in strange])
     spec = load_spec(str(run.spec), overrides)
     new = make_plan(spec)

@@ -15,6 +15,7 @@ from hpcsft.spec.cluster import ClusterSpec
 from hpcsft.spec.data import HUB, TEMPLATES, DataSpec
 from hpcsft.spec.evaluate import EvaluateSpec
 from hpcsft.spec.model import ModelSpec
+from hpcsft.spec.notify import NotifySpec
 from hpcsft.spec.train import TrainSpec
 
 
@@ -47,6 +48,9 @@ class ExperimentSpec(Section):
 
     cluster: ClusterSpec = ClusterSpec()
     """Where the jobs run."""
+
+    notify: NotifySpec | None = None
+    """Who is told when a run ends or waits for a person; null for nobody. It is no part of the experiment."""
 
     @model_validator(mode="after")
     def _sections_fit(self) -> ExperimentSpec:
@@ -136,11 +140,13 @@ class ExperimentSpec(Section):
                 judge[field] = judge[field] and _absolute(judge[field])
         if self.benchmark and self.benchmark.include_path:
             spec["benchmark"]["include_path"] = _absolute(self.benchmark.include_path)
+        if self.notify and self.notify.command and "/" in self.notify.command[0]:
+            spec["notify"]["command"][0] = _absolute(self.notify.command[0])
         return ExperimentSpec.model_validate(spec)
 
     def digest(self) -> str:
-        """Eight hexadecimal digits that name this spec: the same spec, the same run directory."""
-        canonical = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+        """Eight hexadecimal digits that name this spec, whoever is told: the same spec, the same run directory."""
+        canonical = json.dumps(self.model_dump(mode="json", exclude={"notify"}), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()[:8]
 
     @property

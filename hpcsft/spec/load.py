@@ -76,7 +76,7 @@ def _apply(values: dict[str, Any], override: str) -> None:
     *parents, last = path.split(".")
     node = values
     for part in parents:
-        child = node.setdefault(part, {})
+        child = node[part] = {} if node.get(part) is None else node[part]  # null is a section that was left out
         if not isinstance(child, dict):
             raise SpecError("--set", [Problem("", f"--set {override}: {part} is no section but {_given(child)}")])
         node = child
@@ -100,7 +100,8 @@ def _problems(error: ValidationError) -> Iterator[Problem]:
                 yield Problem(where, message)
         else:
             allowed = " or ".join(dict.fromkeys(_message(detail) for detail in details))
-            given = "" if path.endswith("api_key_env") else f"; given {_given(first['input'])}"  # it may be the key
+            secret = path.endswith("api_key_env") or path in ("notify", "notify.webhook")  # it may be the key itself
+            given = "" if secret else f"; given {_given(first['input'])}"
             yield Problem(path, allowed + given, _nearest_value(details))
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from hpcsft.attempt import after_srun as module
 from hpcsft.attempt.after_srun import main, requeue
-from hpcsft.records import StageStatus, write_json
+from hpcsft.records import StageStatus, read_json, write_json
 from hpcsft.rundir import RunDir
 from tests.attempt.made import NO_SLURM, empty_run, end_of, events, fence, journal, submitted, token
 from tests.launch.command import ROOT, environment
@@ -180,3 +180,59 @@ def test_a_disk_that_is_full_does_not_keep_a_preempted_job_out_of_the_queue(run,
     assert (done.returncode, done.stderr) == (1, "")
     assert done.stdout == "hpcsft: train goes back into the queue: preempted\n"
     assert (clients / "asked").exists() and events(run) == ["start", "notice", "stopped"]
+
+
+TOLD = "import os; open('told', 'a').write(os.environ['HPCSFT_STATE'] + ' ' + os.environ['HPCSFT_STAGE'] + '\\n')"
+
+
+def tells(run: RunDir) -> None:
+    """Let the run's user be told, in its file `told`, of anything that happens to it."""
+    write_json(run.spec, {**read_json(run.spec), "notify": {"command": [sys.executable, "-c", TOLD]}})
+
+
+def told(run: RunDir) -> str | None:
+    return (run.path / "told").read_text() if (run.path / "told").exists() else None
+
+
+@pytest.mark.parametrize(
+    ("state", "end", "lines"),
+    [("done", 0, "done \n"), ("failed", 1, "failed train\n"), ("waiting", 1, "waiting train\n")],
+)
+def test_the_script_that_ends_a_run_tells_its_user_and_keeps_its_exit_status(run, state, end, lines):
+    tells(run)
+    submitted(run, ("train", "44"))
+    journal(run).write("done" if state == "done" else "failed", cause="waiting" if state == "waiting" else "code")
+    say(run, state)
+    done = script(run, end)
+    assert (done.returncode, told(run), done.stderr) == (end, lines, "")
+    assert done.stdout.startswith("hpcsft: notified: command python")
+
+
+def test_a_user_who_cannot_be_told_changes_nothing(run):
+    write_json(run.spec, {**read_json(run.spec), "notify": {"command": ["no-such-program"]}})
+    submitted(run, ("train", "44"))
+    say(run, "done")
+    done = script(run, 0)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == "hpcsft: could not notify: command no-such-program: No such file or directory\n"
+
+
+@pytest.mark.parametrize("why", ["cancelled", "taken over", "requeued"])
+def test_the_script_tells_nothing_of_a_run_that_goes_on_or_was_cancelled(run, tmp_path, why):
+    """Not even if another of its tasks has failed: that one tells it."""
+    tells(run)
+    submitted(run, ("preprocess", "43"), ("train", "44"))
+    failed = StageStatus(stage="preprocess", index=0, state="failed", attempt=1, job_id="43")
+    write_json(run.status_file("preprocess", 0, 1), failed)
+    journal(run).write("start", attempt=1)
+    say(run, "running")
+    if why == "cancelled":
+        run.cancelled.touch()
+    if why == "taken over":
+        fence(run, restart=1).claim()
+    (tmp_path / "clients").mkdir()
+    if why == "requeued":
+        recorded(tmp_path / "clients", JOB.format(state="RUNNING", restarts=0, run_time="00:10:00", preempted="None"))
+    done = script(run, 143, PATH=str(tmp_path / "clients"))
+    assert (done.returncode, told(run)) == (76 if why == "taken over" else 1, None)
+    assert (tmp_path / "clients" / "asked").exists() is (why == "requeued")

@@ -53,16 +53,18 @@ def contents(run: RunDir) -> dict[Path, bytes]:
 
 @pytest.mark.parametrize(
     "override",
-    ["seed=8", "train.epochs=3", "runs_dir=elsewhere", "clusters=1", "evaluate.shards=3"],
+    ["seed=8", "train.epochs=3", "runs_dir=elsewhere", "clusters=1", "evaluate.shards=3", "notifying=1"],
 )
 def test_a_run_keeps_its_experiment(values, override):
     run = ended_run(values)
     before = contents(run)
     with pytest.raises(SpecError) as error:
         resume_run(run, ["train"], ["cluster.train.nodes=2", override])
-    assert f"--set {override}: resume changes cluster.*, evaluate.checks.* and evaluate.judge.* only" in told(
-        error
-    ) and "cluster.train" not in told(error)
+    assert (
+        f"--set {override}: resume changes cluster.*, evaluate.checks.* and evaluate.judge.*, and notify only"
+        in told(error)
+        and "cluster.train" not in told(error)
+    )
     assert contents(run) == before
 
 
@@ -80,6 +82,18 @@ def test_a_run_that_waits_for_a_judge_can_be_given_more_money_other_limits_and_a
     evaluate = read_json(run.spec)["evaluate"]
     assert (evaluate["judge"]["max_cost_usd"], evaluate["judge"]["price"]["input"]) == (20, 1.5)
     assert (evaluate["checks"]["echo"], evaluate["judge"]["max_tokens"]) == (1, 500)
+
+
+def test_a_run_can_tell_somebody_else_from_now_on(values):
+    run = ended_run({**values, "notify": {"webhook": "$HOOK"}})
+    resume(run, ["report"], "notify.webhook=$OTHER", 'notify.on=["failed"]')
+    assert read_json(run.spec)["notify"] == {"command": None, "webhook": "$OTHER", "on": ["failed"]}
+    resume(run, ["report"], 'notify={"command": ["mail", "me"]}')
+    assert read_json(run.spec)["notify"]["command"] == ["mail", "me"]
+    resume(run, ["report"], "notify=null")
+    assert read_json(run.spec)["notify"] is None
+    resume(run, ["report"], "notify.webhook=$HOOK")
+    assert read_json(run.spec)["notify"]["webhook"] == "$HOOK"
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,1 @@
+"""Notifications, with real programs and a real HTTP server."""
