@@ -40,12 +40,14 @@ class RunDir:
         self.quarantine = self.data / "quarantine.jsonl"
         self.cache = self.path.parent / ".cache"
         self.data_index = self.cache / "index"
+        self.queue_cache = self.cache / "queue"
         self.checkpoints = self.path / "checkpoints"
         self.models = self.path / "models"
         self.evaluate = self.path / "evaluate"
         self.checks = self.evaluate / "checks.json"
         self.benchmark = self.path / "benchmark"
         self.report = self.path / "report"
+        self.notified = self.path / "notified"
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> RunDir:
@@ -81,6 +83,10 @@ class RunDir:
     def hang_file(self, stage: str, job_id: str, restart: int, rank: int) -> Path:
         """Beside a rank's logs: what the watchdog wrote when it ended that rank."""
         return self.log_folder(stage, job_id, restart) / f"{rank}.hang.json"
+
+    def notification_file(self, event: str, num_jobs: int, number: int) -> Path:
+        """notified/EVENT-JOBS[-NUMBER].json: a try to tell of `event`, when so many jobs had been submitted."""
+        return self.notified / f"{event}-{num_jobs}{f'-{number}' if number > 1 else ''}.json"
 
     def data_cache(self, fingerprint: str) -> Path:
         """RUNS_DIR/.cache/data/FINGERPRINT: shards that runs share; it may be removed at any time."""

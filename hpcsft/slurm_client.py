@@ -24,6 +24,9 @@ TERMINAL = (
     "DEADLINE",
 )
 
+NO_ACCOUNTS = "accounting storage is disabled"
+"""What sacct says on a cluster that keeps no accounts."""
+
 
 class QueueEntry(NamedTuple):
     """One job, or one task of an array, as squeue shows it."""
@@ -35,28 +38,70 @@ class QueueEntry(NamedTuple):
     reason: str
     elapsed: str
     limit: str
+    start: str = ""
+    """When it started, or is expected to start: local time in ISO 8601, or N/A."""
+    nodes: str = ""
 
     @property
     def alive(self) -> bool:
         """Does Slurm still hold the job? REQUEUED is not the end of it."""
         return self.state not in TERMINAL
 
+    @property
+    def elapsed_s(self) -> int | None:
+        """Seconds since this attempt started."""
+        return duration_s(self.elapsed)
+
+    @property
+    def limit_s(self) -> int | None:
+        """Its time limit in seconds; None if it has none."""
+        return duration_s(self.limit)
+
+
+def read_queue() -> str:
+    """All jobs of this user that Slurm still remembers, with a single squeue: text for `parse_queue`.
+
+    ClusterError if Slurm does not answer.
+    """
+    fields = "%F|%K|%T|%M|%l|%S|%N|%r"
+    return run_client("squeue", "--noheader", "--me", "--array", "--states=all", f"--format={fields}")
+
 
 def query_queue() -> list[QueueEntry]:
-    """All jobs of this user that Slurm still remembers, with a single squeue. ClusterError if it does not answer."""
-    fields = "%F|%K|%T|%M|%l|%r"
-    output = run_client("squeue", "--noheader", "--me", "--array", "--states=all", f"--format={fields}")
-    return parse_queue(output)
+    """All jobs of this user that Slurm still remembers. ClusterError if it does not answer."""
+    return parse_queue(read_queue())
 
 
 def parse_queue(output: str) -> list[QueueEntry]:
-    """The lines of query_queue's squeue."""
+    """The lines of read_queue."""
     entries = []
     for line in output.splitlines():
-        job_id, index, state, elapsed, limit, reason = line.strip().split("|", 5)
+        job_id, index, state, elapsed, limit, start, nodes, reason = line.strip().split("|", 7)
         number = int(index) if index.isdigit() else 0
-        entries.append(QueueEntry(job_id, number, state, reason, elapsed, limit))
+        entries.append(QueueEntry(job_id, number, state, reason, elapsed, limit, start, nodes))
     return entries
+
+
+def read_past(job_ids: Sequence[str]) -> str:
+    """How jobs ended that squeue has forgotten, with a single sacct: text for `parse_past`.
+
+    ClusterError if there are no accounts (see `NO_ACCOUNTS`), or they do not answer.
+    """
+    fields = "JobID,State,Elapsed,Timelimit,Start,NodeList"
+    return run_client("sacct", "-n", "-X", "-D", "-P", "-j", ",".join(job_ids), "-o", fields)
+
+
+def parse_past(output: str) -> list[QueueEntry]:
+    """The lines of read_past: one for each task, of its last attempt."""
+    latest: dict[tuple[str, int], QueueEntry] = {}
+    for line in output.splitlines():
+        task, state, elapsed, limit, start, nodes = line.strip().split("|", 5)
+        job_id, _, index = task.partition("_")
+        if index and not index.isdigit():
+            continue  # tasks of an array that never started
+        number = int(index or 0)
+        latest[job_id, number] = QueueEntry(job_id, number, state.split()[0], "", elapsed, limit, start, nodes)
+    return list(latest.values())
 
 
 class JobFacts(NamedTuple):
@@ -91,7 +136,7 @@ def query_job(job_id: str) -> JobFacts | None:
 def parse_job(output: str) -> JobFacts:
     """The line of `scontrol show job -o`."""
     fields = dict(re.findall(r"(\w+)=(\S*)", output))
-    run, limit = _seconds(fields.get("RunTime", "")), _seconds(fields.get("TimeLimit", ""))
+    run, limit = duration_s(fields.get("RunTime", "")), duration_s(fields.get("TimeLimit", ""))
     return JobFacts(
         state=fields.get("JobState", "UNKNOWN"),
         preempted=_time(fields.get("PreemptTime", "")) is not None,
@@ -155,10 +200,24 @@ def _time(text: str) -> datetime | None:
         return None
 
 
-def _seconds(text: str) -> int | None:
-    """Slurm's [DAYS-]HH:MM:SS."""
-    found = re.fullmatch(r"(?:(\d+)-)?(\d+):(\d+):(\d+)", text)
+def duration_s(text: str) -> int | None:
+    """Slurm's [DAYS-][[HOURS:]MINUTES:]SECONDS in seconds; None for UNLIMITED, INVALID and the like."""
+    found = re.fullmatch(r"(?:(\d+)-)?(?:(?:(\d+):)?(\d+):)?(\d+)", text)
     if not found:
         return None
     days, hours, minutes, seconds = (int(part or 0) for part in found.groups())
     return ((days * 24 + hours) * 60 + minutes) * 60 + seconds
+
+
+def duration_text(seconds: int) -> str:
+    """Seconds as squeue writes them.
+
+    >>> duration_text(93_784), duration_text(3_725), duration_text(62)
+    ('1-02:03:04', '1:02:05', '1:02')
+    """
+    minutes, seconds = divmod(seconds, 60)
+    hours, minutes = divmod(minutes, 60)
+    days, hours = divmod(hours, 24)
+    if days:
+        return f"{days}-{hours:02d}:{minutes:02d}:{seconds:02d}"
+    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"

@@ -1,4 +1,4 @@
-"""Show how runs go. Only reads; leaving it leaves the jobs alone."""
+"""Show how runs go. Leaving it leaves the jobs alone."""
 
 import argparse
 import json
@@ -7,18 +7,26 @@ from pathlib import Path
 
 sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from hpcsft.errors import RunNotFoundError, report_errors
-from hpcsft.monitor.app import look, watch
-from hpcsft.rundir import RunDir
+from hpcsft.errors import report_errors
+from hpcsft.find_run import find_runs
+from hpcsft.monitor.app import print_summary, watch
+from hpcsft.monitor.look import look_at
+from hpcsft.monitor.state.run import exit_code
+
+EPILOG = """on a terminal: ? tells the keys, q leaves; in a pipe: a line for each change.
+exit codes: 0 done, 100 a stage failed, 101 unfinished, 102 no such run, 103 cancelled, 104 waits for a judge;
+of several runs that of the worst. ACCESSIBLE=1 prints lines on a terminal too; NO_COLOR is respected."""
 
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    epilog = "exit codes with --once: 0 done, 100 a stage failed, 101 unfinished, 102 no such run, 103 cancelled"
-    parser = argparse.ArgumentParser(prog="monitor.py", description=__doc__, epilog=epilog)
-    parser.add_argument("run_dirs", metavar="RUN_DIR", nargs="*", help="run directory; default: the newest in runs/")
+    parser = argparse.ArgumentParser(
+        prog="monitor.py", description=__doc__, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    what = "run directory, run name, Slurm job id, or a folder of runs; default: the run that was submitted last"
+    parser.add_argument("runs", metavar="RUN", nargs="*", help=what)
     parser.add_argument("--once", action="store_true", help="show the state once, and tell it by the exit code")
-    parser.add_argument("--json", action="store_true", help="with --once: one JSON document per run")
+    parser.add_argument("--json", action="store_true", help="a JSON line for each change; with --once one document")
     parser.add_argument(
         "--display",
         choices=["auto", "live", "plain"],
@@ -28,33 +36,23 @@ def parser() -> argparse.ArgumentParser:
     return parser
 
 
-def newest_run() -> str:
-    """The run under runs/ that was submitted last."""
-    found = sorted(Path("runs").glob("*/submission.json"), key=lambda path: path.stat().st_mtime)
-    if not found:
-        raise RunNotFoundError("no run in runs/", "name a run directory")
-    return str(found[-1].parent)
-
-
 def main(argv: list[str] | None = None) -> int:
     """Run the command; returns the exit code."""
     arguments = parser().parse_args(argv)
-    if arguments.json and not arguments.once:
-        parser().error("--json goes with --once")
-    runs = [RunDir.open(path) for path in arguments.run_dirs or [newest_run()]]
-    states = [look(run) if arguments.once else watch(run, arguments.display) for run in runs]
-    if arguments.once and arguments.json:
-        for state in states:
-            print(json.dumps(state.model_dump(mode="json"), indent=2, ensure_ascii=False))
-    elif arguments.once:
-        from rich.console import Console
+    runs = find_runs(arguments.runs)
+    if not arguments.once:
+        states = watch(runs, arguments.display, arguments.json)
+    else:
+        states = look_at(runs)
+        if arguments.json:
+            documents = [state.model_dump(mode="json") for state in states]
+            whole = documents[0] if len(states) == 1 else {"schema_version": 1, "runs": documents}
+            print(json.dumps(whole, indent=2, ensure_ascii=False))
+        else:
+            from rich.console import Console
 
-        from hpcsft.monitor.view import render
-
-        console = Console()
-        for state in states:
-            console.print(render(state, console.width))
-    return max(state.exit_code for state in states)
+            print_summary(states, Console())
+    return exit_code(states)
 
 
 if __name__ == "__main__":

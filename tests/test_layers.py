@@ -69,28 +69,58 @@ RULES = {
     "hpcsft.lora": Rule("errors spec model_shape"),
     "hpcsft.model_folder": Rule("errors records model_shape model_folder"),
     "hpcsft.gpus": Rule(),
+    "hpcsft.notify": Rule(f"{LOW} notify", "pydantic"),
+    "hpcsft.notify.event": Rule("records spec"),  # this and the next are pure
+    "hpcsft.notify.message": Rule("spec notify.event"),
+    "hpcsft.notify.command": Rule(),
+    "hpcsft.notify.webhook": Rule(),
+    "hpcsft.notify.lacks": Rule("spec"),
     "hpcsft.estimate": Rule(f"{LOW} model_shape flops gpus lora inputs estimate train.deepspeed_config"),
     "hpcsft.estimate.text": Rule("estimate.memory", "rich"),
     "hpcsft.inputs": Rule(
         f"{LOW} lora model_shape model_folder benchmark.check data.files data.formats data.hub data.readers "
-        "evaluate.judges evaluate.other_outputs evaluate.prompts report.leaderboard train.trackers"
+        "notify.lacks evaluate.judges evaluate.other_outputs evaluate.prompts report.leaderboard train.trackers"
     ),
-    "hpcsft.attempt": Rule(f"{LOW} attempt slurm_client"),
+    "hpcsft.attempt": Rule(f"{LOW} attempt slurm_client notify"),
     "hpcsft.attempt.causes": Rule("errors"),  # pure
     "hpcsft.attempt.watchdog": Rule(),  # a script of its own
-    "hpcsft.cluster": Rule(f"{LOW} attempt slurm_client cluster", later="submitit"),
+    "hpcsft.cluster": Rule(f"{LOW} attempt slurm_client notify cluster runs_dirs", later="submitit"),
     "hpcsft.slurm_client": Rule("errors"),
+    "hpcsft.log_tail": Rule(),
+    "hpcsft.runs_dirs": Rule("rundir"),
+    "hpcsft.find_run": Rule("errors records rundir runs_dirs slurm_client"),
+    "hpcsft.logs": Rule(f"{LOW} cluster.local log_tail logs"),
     "hpcsft.cluster.resume": Rule(f"{LOW} attempt slurm_client cluster estimate train.deepspeed_config"),
     "hpcsft.cluster.task": Rule(later="attempt errors rundir submitit"),  # unpickled by any version: light
     "hpcsft.cluster.dry_run": Rule(
         f"{LOW} cluster estimate inputs evaluate.judges.cost evaluate.prompts train.deepspeed_config"
     ),
-    "hpcsft.monitor": Rule(f"{LOW} slurm_client cluster monitor", "rich", later="report.document report.terminal"),
-    "hpcsft.monitor.facts": Rule("records plan slurm_client"),  # this and the next three are pure
-    "hpcsft.monitor.task_state": Rule("records slurm_client monitor.facts"),
-    "hpcsft.monitor.state": Rule("errors records plan slurm_client monitor.facts monitor.task_state"),
-    "hpcsft.monitor.view": Rule("monitor.state", "rich"),
-    "hpcsft.console": Rule("errors cluster.snapshot", later="spec"),
+    "hpcsft.monitor": Rule("errors records rundir usage monitor", "rich", later="report.document report.terminal"),
+    "hpcsft.monitor.reading": Rule(
+        f"{LOW} slurm_client attempt cluster.local log_tail monitor.reading monitor.state.facts monitor.failure.naming"
+    ),
+    "hpcsft.monitor.screen": Rule(
+        f"{LOW} cluster.submit log_tail notify.announce monitor.look monitor.screen monitor.state monitor.view", "rich"
+    ),
+    "hpcsft.monitor.state": Rule(  # this, the failures and the view are pure
+        "errors records plan slurm_client attempt.causes usage.record monitor.state monitor.failure"
+    ),
+    "hpcsft.monitor.state.facts": Rule("records plan slurm_client"),
+    "hpcsft.monitor.failure": Rule("records attempt.causes attempt.journal attempt.outcome monitor.failure"),
+    "hpcsft.monitor.view": Rule("records attempt.causes usage.text monitor.state monitor.view", "rich"),
+    "hpcsft.usage": Rule("records rundir plan attempt usage"),
+    "hpcsft.usage.record": Rule("records"),  # this and the next five are pure
+    "hpcsft.usage.attempts": Rule("records attempt"),
+    "hpcsft.usage.training": Rule("attempt usage"),
+    "hpcsft.usage.account": Rule("plan usage"),
+    "hpcsft.usage.advice": Rule("plan usage.record"),
+    "hpcsft.usage.text": Rule("usage.record"),
+    "hpcsft.console": Rule("errors cluster.snapshot", later="completion spec"),
+    "hpcsft.completion": Rule("errors", "argcomplete", later="find_run rundir runs_dirs"),
+    "hpcsft.question": Rule(),
+    "hpcsft.disk_use": Rule("records rundir", "pydantic"),
+    "hpcsft.clean": Rule("disk_use errors records rundir monitor.look train.commit"),
+    "hpcsft.runs_list": Rule("disk_use errors records rundir runs_dirs monitor", "rich"),
     "hpcsft.quickstart": Rule("errors quickstart", later="models spec tokenizers yaml"),
     "hpcsft.stage": Rule(f"{LOW} attempt stage"),
     "hpcsft.data": Rule(f"{LOW} stage data models.tokenizer", "numpy pyarrow tokenizers"),
@@ -185,7 +215,10 @@ RULES = {
         "stage rundir attempt.ending attempt.identity",
         later="data models train evaluate benchmark report cluster.held",
     ),
-    "launch": Rule(f"{LOW} estimate inputs cluster monitor", later="rich"),
+    "launch": Rule(
+        f"{LOW} estimate inputs cluster monitor find_run runs_dirs",
+        later="rich cluster monitor logs clean disk_use question runs_list",
+    ),
     "launch.score": Rule("errors evaluate.scores", later="rich"),
     "launch.plan": Rule(f"{LOW} estimate inputs gpus", later="rich data.amount models.tokenizer"),
     "launch.preview": Rule(f"{LOW} inputs cluster", later="rich data models.tokenizer"),
@@ -194,6 +227,7 @@ RULES = {
 
 ON_LOGIN_NODE = (
     f"{LOW} model_shape flops gpus lora model_folder slurm_client attempt estimate inputs cluster monitor console "
+    "find_run runs_dirs runs_list logs log_tail clean disk_use question completion notify usage "
     "evaluate.scores report.document report.tables report.sentences report.terminal"
 )
 LOGIN_NODE = "launch " + " ".join(f"hpcsft.{name}" for name in ON_LOGIN_NODE.split())
@@ -368,6 +402,8 @@ def test_submit_is_light_when_it_checks_plans_and_renders(kind, spec_values, tmp
         ("logs.py", []),
         ("cancel.py", ["--yes"]),
         ("resume.py", []),
+        ("runs.py", []),
+        ("clean.py", ["--yes"]),
     ],
 )
 def test_commands_on_a_run_are_light(script, arguments, spec_values, tmp_path):

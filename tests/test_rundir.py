@@ -66,12 +66,14 @@ def test_the_layout_is_the_contracts(tmp_path):
         "quarantine": "data/quarantine.jsonl",
         "cache": "../.cache",
         "data_index": "../.cache/index",
+        "queue_cache": "../.cache/queue",
         "checkpoints": "checkpoints",
         "models": "models",
         "evaluate": "evaluate",
         "checks": "evaluate/checks.json",
         "benchmark": "benchmark",
         "report": "report",
+        "notified": "notified",
     }
     assert run.status_file("train", 0, tasks=1) == tmp_path / "status/train.json"
     assert run.status_file("generate", 3, tasks=4) == tmp_path / "status/generate-3.json"
@@ -81,6 +83,8 @@ def test_the_layout_is_the_contracts(tmp_path):
     assert run.fence_file("generate", 3, tasks=4) == tmp_path / "attempts/generate-3.fence.json"
     assert run.log_folder("train", "17_2", restart=1) == tmp_path / "logs/train/17_2_1"
     assert run.hang_file("train", "17_2", restart=1, rank=5) == tmp_path / "logs/train/17_2_1/5.hang.json"
+    assert run.notification_file("done", 5, number=1) == tmp_path / "notified/done-5.json"
+    assert run.notification_file("done", 5, number=2) == tmp_path / "notified/done-5-2.json"
     assert run.step_folder(200) == tmp_path / "checkpoints/step-000200"
     assert run.data_cache("0a1b") == tmp_path.parent / ".cache/data/0a1b"
     assert run.epoch_model(1) == tmp_path / "models/epoch-1"

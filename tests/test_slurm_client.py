@@ -11,7 +11,10 @@ from hpcsft.slurm_client import (
     TERMINAL,
     QueueEntry,
     cancel_jobs,
+    duration_s,
+    duration_text,
     parse_job,
+    parse_past,
     parse_queue,
     past_states,
     query_job,
@@ -30,12 +33,38 @@ RUNNING = (
 
 
 def test_the_queue_is_read_line_by_line():
-    output = "44|N/A|RUNNING|1:23|1:00:00|None\n45|2|PENDING|0:00|UNLIMITED|Resources, or | so\n"
+    output = (
+        "44|N/A|RUNNING|1:23|1:00:00|2026-11-30T10:00:00|n[1-2]|None\n"
+        "45|2|PENDING|0:00|UNLIMITED|N/A||Resources, or | so\n"
+    )
     assert parse_queue(output) == [
-        QueueEntry("44", 0, "RUNNING", "None", "1:23", "1:00:00"),
-        QueueEntry("45", 2, "PENDING", "Resources, or | so", "0:00", "UNLIMITED"),
+        QueueEntry("44", 0, "RUNNING", "None", "1:23", "1:00:00", "2026-11-30T10:00:00", "n[1-2]"),
+        QueueEntry("45", 2, "PENDING", "Resources, or | so", "0:00", "UNLIMITED", "N/A", ""),
     ]
     assert parse_queue("") == []
+
+
+def test_the_past_is_that_of_the_last_attempt_of_each_task():
+    output = (
+        "44|PREEMPTED|00:10:00|01:00:00|2026-11-30T08:00:00|n1\n44|CANCELLED by 1000|00:20:00|01:00:00|2026-11-30T09:00:00|n2\n"
+        "45_0|COMPLETED|00:10:00|UNLIMITED|2026-11-30T08:00:00|n1\n45_[1-3]|PENDING|00:00:00|01:00:00|Unknown|None assigned\n"
+    )
+    found = parse_past(output)
+    assert [(entry.job_id, entry.index, entry.state) for entry in found] == [
+        ("44", 0, "CANCELLED"),
+        ("45", 0, "COMPLETED"),
+    ]
+    assert (found[0].elapsed_s, found[0].limit_s, found[0].nodes) == (1200, 3600, "n2") and parse_past("") == []
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("1-02:03:04", 93_784), ("02:03:04", 7_384), ("1:02", 62), ("0:00", 0), ("UNLIMITED", None), ("INVALID", None)],
+)
+def test_durations_as_slurm_writes_them(text, seconds):
+    assert duration_s(text) == seconds
+    if seconds is not None:
+        assert duration_s(duration_text(seconds)) == seconds
 
 
 @pytest.mark.parametrize("state", ["PENDING", "RUNNING", "COMPLETING", "REQUEUED", "SUSPENDED", "STOPPED"])

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from hpcsft.monitor.facts import Facts
-from hpcsft.monitor.state import RunState, StageState, run_state
+from hpcsft.monitor.state.facts import Facts
+from hpcsft.monitor.state.run import RunState, StageState, run_state
 from hpcsft.plan import Plan, make_plan
 from hpcsft.records import Progress, StageStatus, SubmittedStage
 from hpcsft.slurm_client import QueueEntry

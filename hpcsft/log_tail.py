@@ -1,0 +1,104 @@
+"""Reads the ends of logs: what was appended since, and the last lines as a terminal would show them."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+CHUNK_BYTES = 1 << 20
+LAST_BYTES = 1 << 16
+ESCAPES = rb"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)|\x1b[ -/]*[0-Z\\^-~]"
+"""Colours, cursor moves, window titles and the like."""
+CONTROLS = rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]"
+"""Control bytes but for tab, line feed and carriage return."""
+UNWANTED = re.compile(ESCAPES + b"|" + CONTROLS)
+LATE_CONTROLS = dict.fromkeys(range(0x80, 0xA0))
+"""The controls of Unicode's second block, which some terminals obey as well."""
+
+
+class Tail:
+    """Reads what is appended to a file, each byte once. A file that is not there yet is empty.
+
+    With `max_bytes` it begins so far before the end, and whenever it is further behind than that it skips to there.
+    """
+
+    def __init__(self, path: Path, max_bytes: int | None = None, offset: int = 0):
+        self.path = path
+        self.max_bytes = max_bytes
+        self.offset = offset
+        self._inode = 0
+
+    def read(self) -> bytes:
+        """The next bytes, at most CHUNK_BYTES; empty when there is nothing new.
+
+        A file that was cut or replaced is read from its beginning. It is opened each time, because on a network
+        filesystem that is what makes news of other hosts visible.
+        """
+        try:
+            file = open(self.path, "rb")  # noqa: SIM115 (closed below; a missing file is no error)
+        except FileNotFoundError:
+            return b""
+        with file:
+            facts = os.fstat(file.fileno())
+            if facts.st_size < self.offset or (self._inode and facts.st_ino != self._inode):
+                self.offset = 0
+            self._inode = facts.st_ino
+            if self.max_bytes is not None:
+                self.offset = max(self.offset, facts.st_size - self.max_bytes)
+            file.seek(self.offset)
+            data = file.read(min(CHUNK_BYTES, facts.st_size - self.offset))
+        self.offset += len(data)
+        return data
+
+
+def offset_of_last(path: Path, num_lines: int) -> int:
+    """Where the last `num_lines` lines of `path` begin, in bytes. Reads no more of the file than these lines."""
+    with open(path, "rb") as file:
+        end = start = file.seek(0, os.SEEK_END)
+        left = num_lines
+        while start and left >= 0:
+            begin = max(0, start - LAST_BYTES)
+            file.seek(begin)
+            block = file.read(start - begin)
+            if start == end and block.endswith(b"\n"):  # it ends the last line and begins none
+                block = block[:-1]
+            place = len(block)
+            while left and (place := block.rfind(b"\n", 0, place)) >= 0:
+                left -= 1
+                if not left:
+                    return begin + place + 1
+            start = begin
+    return 0 if num_lines else end
+
+
+def last_lines(path: Path, count: int, max_bytes: int = LAST_BYTES) -> list[str]:
+    """The last `count` lines of `path` as a terminal would show them, from its last `max_bytes`; none without it."""
+    try:
+        with open(path, "rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(0, size - max_bytes))
+            data = file.read(max_bytes)
+    except FileNotFoundError:
+        return []
+    if size > max_bytes:  # the first line is a part of one, unless there is no other
+        data = data.partition(b"\n")[2] or data
+    return shown_lines(data)[-count:] if count else []
+
+
+def shown_lines(data: bytes) -> list[str]:
+    """The lines of `data` as a terminal would show them: of a progress bar its last state, no colours, no controls."""
+    text = UNWANTED.sub(b"", data).decode("utf-8", errors="replace").translate(LATE_CONTROLS)
+    lines = text.split("\n")
+    if not lines[-1]:
+        lines.pop()
+    return [_last_segment(line).expandtabs() for line in lines]
+
+
+def for_terminal(data: bytes) -> bytes:
+    """`data` without what would change the terminal that it is written to; progress bars still move."""
+    return UNWANTED.sub(b"", data)
+
+
+def _last_segment(line: str) -> str:
+    return next((part for part in reversed(line.split("\r")) if part), "")

@@ -1,0 +1,158 @@
+"""Reads what the state of a run is computed from. It only reads."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from socket import gethostname
+from typing import Any
+
+from hpcsft.cluster import local
+from hpcsft.monitor.reading.evaluation import read_judged
+from hpcsft.monitor.reading.files import Files
+from hpcsft.monitor.reading.logs import failure_logs
+from hpcsft.monitor.reading.snapshot import Snapshot
+from hpcsft.monitor.reading.training import read_training
+from hpcsft.monitor.state.facts import Details, Facts, Log, Task
+from hpcsft.plan import Plan
+from hpcsft.records import BY_HAND, StageStatus, Submission, SubmittedStage, read_json, read_jsonl
+from hpcsft.rundir import RunDir
+
+Rows = list[dict[str, Any]]
+
+
+class Reader:
+    """Reads one run directory again and again, and what has not changed only once."""
+
+    def __init__(self, run: RunDir):
+        self.run = run
+        self.files = Files()
+
+    def submission(self) -> Submission | None:
+        """What was submitted."""
+        return self.files.read(self.run.submission, _submission)
+
+    def facts(self, snapshot: Snapshot, detailed: bool) -> Facts:
+        """Everything about the run; `snapshot` is what Slurm says, which has to be older than the files.
+
+        A task that ends in between is then seen as done, not as vanished.
+        """
+        run, now = self.run, time.time()
+        plan = self.files.read(run.plan, _plan)
+        if plan is None:
+            raise FileNotFoundError(run.plan)
+        submission = self.submission()
+        in_slurm = submission is not None and submission.cluster == "slurm"
+        submitted = submission.latest() if submission else {}
+        statuses = self._statuses()
+        return Facts.model_construct(
+            run_dir=str(run.path),
+            plan=plan,
+            submitted=submitted,
+            statuses=statuses,
+            queue=snapshot.entries(job.job_id for job in submitted.values()) if in_slurm and snapshot.known else None,
+            driver_alive=_driver_alive(run, submission),
+            cancelled=run.cancelled.exists(),
+            hands_off=hands_off(statuses),
+            train=read_training(run, self.files, whole=detailed),
+            launcher_logs=launcher_logs(run) if detailed else {},
+            as_of=snapshot.time if in_slurm and snapshot.known else None,
+            problem=snapshot.problem if in_slurm else None,
+            now=now,
+            details=self._details(plan, submitted, statuses) if detailed else None,
+        )
+
+    def _statuses(self) -> list[StageStatus]:
+        files = sorted(file for file in self.run.status.glob("*.json") if not file.name.startswith("."))
+        return [status for file in files if (status := self.files.read(file, _status))]
+
+    def _details(self, plan: Plan, submitted: Mapping[str, SubmittedStage], statuses: list[StageStatus]) -> Details:
+        run, files = self.run, self.files
+        tasks = [(stage, index) for stage in plan.stages for index in range(stage.tasks)]
+        journals = {
+            (stage.name, index): rows
+            for stage, index in tasks
+            if (rows := files.read(run.journal_file(stage.name, index, stage.tasks), _rows))
+        }
+        spec = files.read(run.spec, read_json) or {}
+        beats = [files.read(file, _json_or_none) for file in run.heartbeat.glob("[0-9]*.json")]
+        return Details.model_construct(
+            journals=journals,
+            retries=spec.get("cluster", {}).get("retries", {}),
+            heartbeats=[beat for beat in beats if beat],
+            judged=read_judged(run, spec, files),
+            logs=dict(self._logs(plan, submitted, journals, statuses)),
+        )
+
+    def _logs(
+        self,
+        plan: Plan,
+        submitted: Mapping[str, SubmittedStage],
+        journals: Mapping[Task, Rows],
+        said: list[StageStatus],
+    ) -> Iterator[tuple[Task, list[Log]]]:
+        """Of every task that may have failed."""
+        known = {(status.stage, status.index): status for status in said}
+        for stage, index in ((each, index) for each in plan.stages for index in range(each.tasks)):
+            task, job = (stage.name, index), submitted.get(stage.name)
+            status, rows = known.get(task), journals.get(task, [])
+            if status and status.state in ("running", "done") and not (rows and rows[-1]["event"] == "end"):
+                continue
+            if status or job:
+                job_id = status.job_id if status else f"{job.job_id}_{index}" if stage.tasks > 1 else job.job_id
+                if logs := failure_logs(self.run, stage.name, job_id, status, rows, self.files):
+                    yield task, logs
+
+
+def open_jobs(run: Reader, facts: Facts) -> set[str]:
+    """Jobs of `run` in Slurm about whose end no task has said a word."""
+    submission = run.submission()
+    if submission is None or submission.cluster != "slurm":
+        return set()
+    told = {(status.stage, status.index) for status in facts.statuses if status.state in ("done", "failed", "waiting")}
+    return {
+        job.job_id
+        for stage, job in facts.submitted.items()
+        if not all((stage, index) in told for index in range(job.tasks))
+    }
+
+
+def hands_off(statuses: list[StageStatus]) -> list[str]:
+    """Job ids of what was started by hand on this machine, and whose process is gone."""
+    here = [status.job_id for status in statuses if status.by_hand and status.host == gethostname()]
+    return [job_id for job_id in here if not Path("/proc", job_id.removeprefix(BY_HAND)).exists()]
+
+
+def launcher_logs(run: RunDir) -> dict[str, str]:
+    """The newest of submitit's own error logs of each stage that says anything, relative to the run directory."""
+    logs = sorted(run.submitit.glob("*/*_log.err"), key=lambda path: path.stat().st_mtime)
+    return {path.parent.name: str(path.relative_to(run.path)) for path in logs if path.stat().st_size}
+
+
+def _driver_alive(run: RunDir, submission: Submission | None) -> bool | None:
+    if submission is None or submission.cluster != "local" or not submission.jobs:
+        return None
+    return local.driver_alive(run, submission.jobs[-1].job_id, submission.host)
+
+
+def _submission(path: Path) -> Submission:
+    return Submission.model_validate(read_json(path))
+
+
+def _plan(path: Path) -> Plan:
+    return Plan.model_validate(read_json(path))
+
+
+def _status(path: Path) -> StageStatus:
+    return StageStatus.model_validate(read_json(path))
+
+
+def _rows(path: Path) -> Rows:
+    return list(read_jsonl(path))
+
+
+def _json_or_none(path: Path) -> Any:
+    with contextlib.suppress(ValueError):
+        return read_json(path)

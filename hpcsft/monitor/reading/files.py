@@ -1,0 +1,32 @@
+"""Files of run directories, parsed once for as long as they stay what they are. It only reads."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+Value = TypeVar("Value")
+
+
+class Files:
+    """What was made of each file, kept until its size, time or inode is another."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[str, Callable[..., Any]], tuple[tuple[int, int, int], Any]] = {}
+
+    def read(self, path: Path, parse: Callable[[Path], Value]) -> Value | None:
+        """parse(path), from memory if the file has not changed since; None if there is no such file."""
+        key = (str(path), parse)
+        try:
+            found = os.stat(path)
+            stamp = (found.st_mtime_ns, found.st_size, found.st_ino)
+            known = self._known.get(key)
+            if known is None or known[0] != stamp:
+                known = (stamp, parse(path))
+                self._known[key] = known
+            return known[1]
+        except FileNotFoundError:
+            self._known.pop(key, None)
+            return None

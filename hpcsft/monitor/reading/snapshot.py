@@ -1,0 +1,141 @@
+"""What Slurm says of all jobs of this user: asked for with one squeue, by one of all monitors on this host.
+
+RUNS_DIR/.cache/queue/HOST-UID-HASH.json   the last answer; a monitor that finds one young enough does not ask
+
+sacct is asked only about jobs that squeue has forgotten while nothing in their run directory tells how they ended, once
+for each, and never again where the cluster keeps no accounts. When Slurm does not answer, the last answer stays, with
+its time and the reason.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import re
+import socket
+import time
+from collections.abc import Collection, Iterable, Sequence
+
+from hpcsft.errors import ClusterError
+from hpcsft.records import Record, read_json, write_json
+from hpcsft.rundir import RunDir
+from hpcsft.slurm_client import NO_ACCOUNTS, QueueEntry, parse_past, parse_queue, read_past, read_queue
+
+IDS_PER_SACCT = 1000
+"""A command line has an end."""
+
+
+class Answer(Record):
+    """What squeue and sacct printed; the document of the cache."""
+
+    time: float = 0.0
+    """When squeue answered, in seconds since the epoch; 0: never."""
+    queue: str = ""
+    past: dict[str, str] = {}
+    """Job id -> sacct's lines about it; empty text for one that it does not know."""
+    accounts: bool = True
+    """Does the cluster keep any?"""
+    problem: str | None = None
+    """Why there is nothing newer than `time`."""
+    asked: float = 0.0
+    """When squeue was asked last, whether it answered or not."""
+
+
+class Snapshot:
+    """The jobs of one answer, by job id."""
+
+    def __init__(self, answer: Answer):
+        self.time = answer.time
+        self.asked = answer.asked
+        self.problem = answer.problem
+        self.known = answer.time > 0
+        """Has Slurm ever answered?"""
+        self._by_job: dict[str, list[QueueEntry]] = {}
+        for entry in [*parse_queue(answer.queue), *parse_past("".join(answer.past.values()))]:
+            self._by_job.setdefault(entry.job_id, []).append(entry)
+
+    def entries(self, job_ids: Iterable[str]) -> list[QueueEntry]:
+        """What Slurm says of these jobs; of an array every task that it names."""
+        return [entry for job_id in job_ids for entry in self._by_job.get(job_id, ())]
+
+    def __contains__(self, job_id: str) -> bool:
+        return job_id in self._by_job
+
+    def same_as(self, other: Snapshot) -> bool:
+        """Is all as in `other` but for the time that has passed?"""
+        return self.problem == other.problem and self._lasting() == other._lasting()
+
+    def _lasting(self) -> set[tuple[str, int, str, str, str]]:
+        entries = (entry for found in self._by_job.values() for entry in found)
+        return {(entry.job_id, entry.index, entry.state, entry.reason, entry.nodes) for entry in entries}
+
+
+NOTHING = Snapshot(Answer())
+"""Before Slurm has been asked."""
+
+
+class SharedQueue:
+    """Slurm's answers for the monitors of `runs`."""
+
+    def __init__(self, runs: Sequence[RunDir]):
+        conf = os.environ.get("SLURM_CONF", "")
+        name = f"{socket.gethostname()}-{os.getuid()}-{hashlib.sha256(conf.encode()).hexdigest()[:8]}.json"
+        self.files = list(dict.fromkeys(run.queue_cache / name for run in runs))
+        self.answer = Answer()
+        self.snapshot = NOTHING
+
+    def look(self, max_age_s: float, open_jobs: Collection[str]) -> Snapshot:
+        """An answer that is at most `max_age_s` seconds old: another monitor's, or a new one.
+
+        `open_jobs` are the jobs whose end nobody has told yet. If Slurm does not answer, the last answer is returned,
+        with its problem.
+        """
+        for file in self.files:
+            with contextlib.suppress(OSError, ValueError):  # none there yet, or one of another version
+                found = Answer.model_validate(read_json(file))
+                if found.asked > self.answer.asked:
+                    self._take(found)
+        if abs(time.time() - self.answer.asked) >= max_age_s:  # a clock that was set back makes nothing younger
+            self._ask_queue()
+            self._ask_past(open_jobs)
+            self._share()
+        elif self._ask_past(open_jobs):
+            self._share()
+        return self.snapshot
+
+    def _take(self, answer: Answer) -> None:
+        self.answer, self.snapshot = answer, Snapshot(answer)
+
+    def _ask_queue(self) -> None:
+        asked = {"asked": time.time()}
+        try:
+            told = {"queue": read_queue(), "time": asked["asked"], "problem": None}
+        except ClusterError as error:
+            told = {"problem": error.message}
+        self._take(self.answer.model_copy(update=asked | told))
+
+    def _ask_past(self, open_jobs: Collection[str]) -> bool:
+        """Ask how those jobs ended that squeue has forgotten. Was anything asked?"""
+        known = self.snapshot.known and self.answer.problem is None and self.answer.accounts
+        missing = sorted(job for job in open_jobs if job not in self.snapshot and job not in self.answer.past)
+        if not (known and missing):
+            return False
+        told = dict.fromkeys(missing, "")
+        try:
+            for first in range(0, len(missing), IDS_PER_SACCT):
+                for line in read_past(missing[first : first + IDS_PER_SACCT]).splitlines(keepends=True):
+                    job_id = re.split("[_+|]", line, maxsplit=1)[0]
+                    told[job_id] = told.get(job_id, "") + line
+        except ClusterError as error:  # accounts that do not answer now are asked with the next squeue
+            told = {}
+            if NO_ACCOUNTS in error.message:
+                self._take(self.answer.model_copy(update={"accounts": False}))
+        self._take(self.answer.model_copy(update={"past": {**self.answer.past, **told}}))
+        return True
+
+    def _share(self) -> None:
+        for file in self.files:
+            with contextlib.suppress(OSError):  # a full or read-only filesystem: then everybody asks for themselves
+                file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+                write_json(file, self.answer)

@@ -1,0 +1,89 @@
+"""How training does, from metrics.jsonl, validation.jsonl and checkpoints/. It only reads, and never a whole file."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from hpcsft.monitor.reading.files import Files
+from hpcsft.records import read_json, read_jsonl
+from hpcsft.rundir import RunDir
+
+TAIL_BYTES = 262_144
+"""About 800 steps: enough for the sparkline and the pace."""
+LAST_BYTES = 4_096
+"""A few steps: enough to tell where training is."""
+PACE_STEPS = 100
+"""The pace is that of so many last steps of an attempt."""
+MAX_GAP_S = 1800.0
+"""A longer pause between two steps lies between two attempts."""
+
+
+def read_training(run: RunDir, files: Files, whole: bool) -> dict[str, Any]:
+    """The last step's metrics; with `whole` also recent losses, validation losses, pace and newest checkpoint.
+
+    Empty before training.
+    """
+    rows = files.read(run.metrics, _tail if whole else _end) or []
+    facts: dict[str, Any] = dict(rows[-1]) if rows else {}
+    if not whole:
+        return facts
+    validation = files.read(run.validation, _rows) or []
+    if not rows and not validation:
+        return {}
+    facts["losses"] = [row["loss"] for row in rows if row["loss"] is not None]
+    facts["pace_s"] = pace_s(rows)
+    facts["validation"] = [{"checkpoint": row["checkpoint"], "loss": row["loss"]} for row in validation]
+    with contextlib.suppress(OSError, ValueError, KeyError):
+        facts["checkpoint"] = (run.checkpoints / "latest").read_text().strip()
+        marker = read_json(run.checkpoints / facts["checkpoint"] / "complete.json")
+        facts["checkpoint_time"] = datetime.fromisoformat(marker["time"]).timestamp()
+    return facts
+
+
+def pace_s(rows: list[dict[str, Any]]) -> float | None:
+    """Seconds from step to step, saving and validation included, over the last steps of the newest attempt.
+
+    None before two steps are done.
+    """
+    times = [_time(row) for row in rows[-PACE_STEPS - 1 :]]
+    times = [moment for moment in times if moment is not None]
+    begin = max((i for i in range(1, len(times)) if not 0 <= times[i] - times[i - 1] < MAX_GAP_S), default=0)
+    times = times[begin:]
+    return (times[-1] - times[0]) / (len(times) - 1) if len(times) > 1 else None
+
+
+def _time(row: dict[str, Any]) -> float | None:
+    try:
+        return datetime.fromisoformat(row["time"]).timestamp()
+    except (KeyError, ValueError):
+        return None
+
+
+def _tail(path: Path) -> list[dict[str, Any]]:
+    return last_rows(path, TAIL_BYTES)
+
+
+def _end(path: Path) -> list[dict[str, Any]]:
+    return last_rows(path, LAST_BYTES)[-1:]
+
+
+def _rows(path: Path) -> list[dict[str, Any]]:
+    return list(read_jsonl(path))
+
+
+def last_rows(path: Path, num_bytes: int) -> list[dict[str, Any]]:
+    """The whole rows in the last `num_bytes` of a JSONL file."""
+    with open(path, "rb") as file:
+        start = max(0, os.fstat(file.fileno()).st_size - num_bytes)
+        file.seek(start)
+        lines = file.read().splitlines()
+    rows = []
+    for line in lines[1 if start else 0 :]:
+        with contextlib.suppress(ValueError):  # being written at this moment
+            rows.append(json.loads(line))
+    return rows

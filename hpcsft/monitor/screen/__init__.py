@@ -1,0 +1,1 @@
+"""The live screen, and lines in a pipe."""

@@ -1,0 +1,109 @@
+"""What state a run is in: one pure function of what was submitted, what the tasks said and what the queue holds.
+
+The run directory is the truth about what ended; the queue only tells about what has not. A job that Slurm still holds
+is never called failed, whatever its last attempt said.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+from hpcsft.errors import EXIT_CANCELLED, EXIT_OK, EXIT_RUN_WAITING, EXIT_STAGE_FAILED, EXIT_UNFINISHED
+from hpcsft.monitor.state.facts import Facts, State
+from hpcsft.monitor.state.ranks import RankTrouble, rank_troubles
+from hpcsft.monitor.state.stage import StageState, stage_state, whole_state
+from hpcsft.monitor.state.standing import Standing, standing
+from hpcsft.records import Record
+from hpcsft.usage.record import Usage
+
+SCHEMA_VERSION = 1
+
+EXIT_CODE = {
+    "done": EXIT_OK,
+    "failed": EXIT_STAGE_FAILED,
+    "waiting": EXIT_RUN_WAITING,
+    "cancelled": EXIT_CANCELLED,
+    "pending": EXIT_UNFINISHED,
+    "running": EXIT_UNFINISHED,
+    "unsubmitted": EXIT_UNFINISHED,
+}
+"""What `monitor --once` and `submit --watch` return for the state of the run."""
+
+WORST_FIRST = ("failed", "waiting", "cancelled", "unsubmitted", "pending", "running", "done")
+"""Of several runs the first of these decides the exit code."""
+
+
+class RunState(Record):
+    """One run as the monitor shows it; its dump is the document of `monitor --once --json`."""
+
+    schema_version: int = SCHEMA_VERSION
+    run_dir: str
+    state: State
+    stages: list[StageState]
+    train: dict[str, Any]
+    as_of: float | None = None
+    """When Slurm said what it holds, in seconds since the epoch; None without Slurm, or before it has answered."""
+    problem: str | None = None
+    """Why there is nothing newer."""
+    now: float = 0.0
+    """When the run directory was read, in seconds since the epoch."""
+    ranks: list[RankTrouble] = []
+    standings: list[Standing] = []
+    usage: Usage | None = None
+    """What it used, when it has ended."""
+
+    @property
+    def name(self) -> str:
+        """NAME-HASH8."""
+        return self.run_dir.rsplit("/", 1)[-1]
+
+    @property
+    def finished(self) -> bool:
+        """Will nothing change any more by itself?"""
+        return self.state in ("done", "failed", "waiting", "cancelled")
+
+    @property
+    def exit_code(self) -> int:
+        """The exit code that tells this state."""
+        return EXIT_CODE[self.state]
+
+
+def exit_code(states: Sequence[RunState]) -> int:
+    """The exit code of several runs: that of the worst."""
+    return min(states, key=lambda state: WORST_FIRST.index(state.state)).exit_code
+
+
+def run_state(facts: Facts) -> RunState:
+    """The state of a run."""
+    stages: list[StageState] = []
+    hands_on = [s for s in facts.statuses if s.by_hand and s.state == "running" and s.job_id not in facts.hands_off]
+    by_hand = {status.stage for status in hands_on}
+    for stage in facts.plan.stages:
+        before: set[State] = {earlier.state for earlier in stages}
+        if any(earlier.name in by_hand for earlier in stages):
+            before.add("waiting")  # what follows is in that person's hands as well
+        stages.append(stage_state(facts, stage, before))
+    shown = [stage for stage in stages if stage.state != "unsubmitted"]
+    return RunState(
+        run_dir=facts.run_dir,
+        state=whole_state([stage.state for stage in shown]) if shown else "unsubmitted",
+        stages=stages,
+        train=facts.train,
+        as_of=facts.as_of,
+        problem=facts.problem,
+        now=facts.now,
+        ranks=_ranks(facts, stages),
+        standings=[standing(judged) for judged in facts.details.judged] if facts.details else [],
+    )
+
+
+def _ranks(facts: Facts, stages: Sequence[StageState]) -> list[RankTrouble]:
+    """Ranks to name while training runs."""
+    running = any(stage.name == "train" and stage.state == "running" for stage in stages)
+    status = next((status for status in facts.statuses if status.stage == "train"), None)
+    if facts.details is None or status is None or not running or not status.started:
+        return []
+    since = datetime.fromisoformat(status.started).timestamp()
+    return rank_troubles(facts.details.heartbeats, facts.train, since, facts.now)
