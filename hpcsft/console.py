@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import sys
-from collections.abc import Callable
+from typing import Any
 
 from hpcsft.cluster.snapshot import source_root
 from hpcsft.errors import EXIT_INVALID, EXIT_OK, report_errors
@@ -15,18 +16,27 @@ USAGE = """usage: hpcsft VERB ...   (hpcsft VERB --help tells more)
   preview SPEC.json  see what the first rows of the data become
   plan SPEC.json     see what it will cost: memory, GPU-hours, disk
   submit SPEC.json   turn a spec into jobs
-  monitor RUN_DIR    see how a run goes
-  logs RUN_DIR       read its logs
-  cancel RUN_DIR     stop it
-  resume RUN_DIR     submit again what failed
+  monitor [RUN ...]  see how runs go
+  logs RUN [STAGE]   read its logs
+  cancel RUN         stop it
+  resume RUN         submit again what failed
+  runs [FOLDER ...]  list runs, with what they take on the disk
+  clean RUN ...      remove old checkpoints
   score FILE ...     score AlpacaEval annotation files
-  schema [--table]   the JSON schema of a spec, or its fields as a Markdown table"""
+  schema [--table]   the JSON schema of a spec, or its fields as a Markdown table
+  completion SHELL   what makes bash, zsh or fish complete all this
 
-VERBS = ("preview", "plan", "submit", "monitor", "logs", "cancel", "resume", "score")
+RUN is a run directory, the name of a run or its beginning, or the id of one of its jobs."""
+
+VERBS = ("preview", "plan", "submit", "monitor", "logs", "cancel", "resume", "runs", "clean", "score")
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run one verb; returns the exit code."""
+    if "_ARGCOMPLETE" in os.environ and argv is None:  # the shell asks what could come next
+        from hpcsft.completion import complete
+
+        complete(USAGE, lambda verb: _script(verb).parser() if verb in VERBS else None)
     arguments = sys.argv[1:] if argv is None else argv
     if arguments[:1] in ([], ["--help"], ["-h"]):
         print(USAGE)
@@ -39,21 +49,25 @@ def main(argv: list[str] | None = None) -> int:
         table = rest == ["--table"]
         print(fields_table() if table else json.dumps(ExperimentSpec.model_json_schema(), indent=2))
         return EXIT_OK
+    if verb == "completion":
+        from hpcsft.completion import completion
+
+        return report_errors(lambda argv: completion(argv or []), rest)
     if verb not in VERBS:
         print(f"error: no verb '{verb}'\n\n{USAGE}", file=sys.stderr)
         return EXIT_INVALID
-    return report_errors(lambda argv: _main_of(verb)(argv), rest)
+    return report_errors(lambda argv: _script(verb).main(argv), rest)
 
 
-def _main_of(verb: str) -> Callable[[list[str] | None], int]:
-    """The `main` of launch/VERB.py, which is a script beside the package and no part of it."""
+def _script(verb: str) -> Any:
+    """The module launch/VERB.py, which is a script beside the package and no part of it."""
     spec = importlib.util.spec_from_file_location(f"hpcsft_{verb}", source_root() / "launch" / f"{verb}.py")
     assert spec and spec.loader
     module = importlib.util.module_from_spec(spec)
     before = sys.path[:]
     spec.loader.exec_module(module)
     sys.path[:] = before
-    return module.main
+    return module
 
 
 if __name__ == "__main__":

@@ -1,67 +1,76 @@
-"""Print the log of a stage: of its newest attempt, of the rank that was asked for."""
+"""Print the log of a stage: of what failed first, else of what started last, or as asked."""
 
 import argparse
 import sys
-import time
 from pathlib import Path
+from typing import Any
 
 sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from hpcsft.errors import HpcsftError, report_errors
-from hpcsft.rundir import RunDir
+from hpcsft.errors import EXIT_OK, report_errors
+from hpcsft.find_run import RUN_HELP, find
 
-POLL_INTERVAL_S = 0.5
+EPILOG = (
+    "Names of files go to stderr, logs to stdout. --follow ends with the stage; exit codes then: 0 done, 100 failed, "
+    "103 cancelled, 104 waiting for a person. Ctrl-C leaves the jobs alone."
+)
+
+
+def number(least: int, *words: str) -> Any:
+    """Reads a whole number from `least` on, or one of `words`."""
+
+    def read(text: str) -> int | str:
+        if text in words:
+            return text
+        if text.isdigit() and int(text) >= least:
+            return int(text)
+        allowed = " or ".join([f"a whole number from {least} on", *words])
+        raise argparse.ArgumentTypeError(f"expected {allowed}; given '{text}'")
+
+    return read
 
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    parser = argparse.ArgumentParser(prog="logs.py", description=__doc__)
-    parser.add_argument("run_dir", metavar="RUN_DIR")
-    parser.add_argument("stage", metavar="STAGE", nargs="?", help="default: the stage that started last")
-    parser.add_argument("--rank", type=int, default=0, help="whose log (default 0)")
-    parser.add_argument("--follow", action="store_true", help="go on printing what is appended")
+    parser = argparse.ArgumentParser(prog="logs.py", description=__doc__, epilog=EPILOG)
+    parser.add_argument("run", metavar="RUN", help=f"{RUN_HELP}; a job chooses its stage")
+    parser.add_argument("stage", metavar="STAGE", nargs="?", help="default: what failed first, else what started last")
+    parser.add_argument("--rank", type=number(0), metavar="N", help="whose log (default: the rank that failed, else 0)")
+    parser.add_argument("--index", type=number(0), metavar="N", help="which task of a stage that is an array")
+    parser.add_argument("--attempt", type=number(1, "all"), metavar="N", help="1 is the oldest; or all")
+    parser.add_argument(
+        "--stream", choices=["both", "out", "err"], default="both", help="default both, one after the other"
+    )
+    parser.add_argument("--tail", type=number(0), metavar="N", help="only the last N lines")
+    parser.add_argument("--follow", "-f", action="store_true", help="go on with what is appended, over requeues")
     return parser
-
-
-def newest_attempt(run: RunDir, stage: str | None) -> Path:
-    """The log folder of the task that failed, else of the attempt that started last."""
-    failed = [status.log for status in run.read_statuses() if status.state == "failed" and status.log]
-    if told := [run.path / log for log in failed if stage in (None, Path(log).parts[1])]:
-        return told[0].parent
-    attempts = [path for path in run.logs.glob(f"{stage or '*'}/*") if path.is_dir()]
-    if not attempts:
-        stages = sorted(path.name for path in run.logs.iterdir() if path.is_dir())
-        hint = f"stages with logs: {', '.join(stages)}" if stages else "no stage has started yet"
-        raise HpcsftError(f"no log of {stage or 'any stage'}", hint)
-    return max(attempts, key=lambda path: (path.stat().st_mtime, path.name))
-
-
-def print_from(path: Path, offset: int) -> int:
-    """Print what stands in `path` from byte `offset` on; returns the new end."""
-    with open(path, "rb") as file:
-        file.seek(offset)
-        text = file.read()
-    sys.stdout.buffer.write(text)
-    sys.stdout.flush()
-    return offset + len(text)
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command; returns the exit code."""
     arguments = parser().parse_args(argv)
-    run = RunDir.open(arguments.run_dir)
-    folder = newest_attempt(run, arguments.stage)
-    files = [folder / f"{arguments.rank}.{kind}" for kind in ("out", "err")]
-    if not files[0].exists():
-        ranks = ", ".join(sorted(path.stem for path in folder.glob("*.out")))
-        raise HpcsftError(f"{folder.relative_to(run.path)} has no rank {arguments.rank}", f"ranks: {ranks}")
-    offsets = [0, 0]
-    while True:
-        for place, file in enumerate(files):
-            offsets[place] = print_from(file, offsets[place])
-        if not arguments.follow:
-            return 0
-        time.sleep(POLL_INTERVAL_S)
+    from hpcsft.logs.choose import Wish, choose
+    from hpcsft.logs.show import follow, show
+
+    found = find(arguments.run)
+    of_job = arguments.stage in (None, found.stage) or found.stage is None
+    wish = Wish(
+        stage=arguments.stage or found.stage,
+        index=found.index if arguments.index is None and of_job else arguments.index,
+        rank=arguments.rank,
+        attempt=arguments.attempt,
+        job_id=found.job_id if of_job else None,
+        stream=arguments.stream,
+    )
+    choice = choose(found.run, wish)
+    if not arguments.follow:
+        show(found.run, choice, arguments.stream, arguments.tail)
+        return EXIT_OK
+    from hpcsft.monitor.state.run import EXIT_CODE
+
+    state = follow(found.run, choice, arguments.stream, arguments.tail)
+    print(f"{choice.attempts[-1].stage}: {state}", file=sys.stderr)
+    return EXIT_CODE[state]
 
 
 if __name__ == "__main__":

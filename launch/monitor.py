@@ -8,10 +8,6 @@ from pathlib import Path
 sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from hpcsft.errors import report_errors
-from hpcsft.find_run import find_runs
-from hpcsft.monitor.app import print_summary, watch
-from hpcsft.monitor.look import look_at
-from hpcsft.monitor.state.run import exit_code
 
 EPILOG = """on a terminal: ? tells the keys, q leaves; in a pipe: a line for each change.
 exit codes: 0 done, 100 a stage failed, 101 unfinished, 102 no such run, 103 cancelled, 104 waits for a judge;
@@ -39,6 +35,11 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> int:
     """Run the command; returns the exit code."""
     arguments = parser().parse_args(argv)
+    from hpcsft.find_run import find_runs
+    from hpcsft.monitor.app import print_summary, watch
+    from hpcsft.monitor.look import look_at
+    from hpcsft.monitor.state.run import exit_code
+
     runs = find_runs(arguments.runs)
     if not arguments.once:
         states = watch(runs, arguments.display, arguments.json)

@@ -6,26 +6,32 @@ from pathlib import Path
 
 sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from hpcsft.cluster.resume import resume_run
 from hpcsft.errors import EXIT_OK, SubmissionError, report_errors
-from hpcsft.monitor.app import look
-from hpcsft.rundir import RunDir
+from hpcsft.find_run import RUN_HELP, find_run
 from hpcsft.spec import SET_OPTION
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="resume.py", description=__doc__)
+    parser.add_argument("run", metavar="RUN", help=RUN_HELP)
+    parser.add_argument(
+        "--set",
+        **SET_OPTION,
+        help="other resources from now on, such as cluster.train.nodes=2; only cluster.*, evaluate.checks.*, "
+        "evaluate.judge.* and notify can change",
+    )
+    return parser
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="resume.py", description=__doc__)
-    parser.add_argument("run_dir", metavar="RUN_DIR")
-    parser.add_argument(
-        "--set",
-        **SET_OPTION,
-        help="other resources from now on, such as cluster.train.nodes=2; only cluster.*, evaluate.checks.* and "
-        "evaluate.judge.* can change",
-    )
-    arguments = parser.parse_args(argv)
-    run = RunDir.open(arguments.run_dir)
-    state = look(run)
+    arguments = parser().parse_args(argv)
+    run = find_run(arguments.run)
+    from hpcsft.cluster.resume import resume_run
+    from hpcsft.monitor.look import look_at
+
+    [state] = look_at([run])
     if state.state in ("pending", "running"):
         print(f"{run.path} is {state.state}; nothing to resume")
         return EXIT_OK

@@ -7,11 +7,7 @@ from pathlib import Path
 
 sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from hpcsft.cluster.submit import check_stages, cluster_kind, submission_text, submit_experiment
 from hpcsft.errors import EXIT_FAILED, EXIT_OK, report_errors
-from hpcsft.estimate import checkpoint_bytes, with_signal_lead
-from hpcsft.inputs import check_inputs
-from hpcsft.plan import make_plan
 from hpcsft.spec import SET_OPTION, load_spec
 
 
@@ -38,6 +34,11 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> int:
     """Run the command; returns the exit code."""
     arguments = parser().parse_args(argv)
+    from hpcsft.cluster.submit import check_stages, cluster_kind, submission_text, submit_experiment
+    from hpcsft.estimate import checkpoint_bytes, with_signal_lead
+    from hpcsft.inputs import check_inputs
+    from hpcsft.plan import make_plan
+
     overrides = arguments.overrides + ([f"cluster.kind={arguments.cluster}"] if arguments.cluster else [])
     spec = load_spec(arguments.spec, overrides)
     plan = make_plan(spec)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,15 @@ from tests.cluster.fixture import slurm  # noqa: F401
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_places_of_the_users(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """The runs of whoever runs the tests are not looked at, and no folder of a test is remembered in that home."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
+        patch.delenv("HPCSFT_RUNS_DIR", raising=False)
+        yield
 
 
 @pytest.fixture(scope="session")

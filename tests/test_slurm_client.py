@@ -46,8 +46,10 @@ def test_the_queue_is_read_line_by_line():
 
 def test_the_past_is_that_of_the_last_attempt_of_each_task():
     output = (
-        "44|PREEMPTED|00:10:00|01:00:00|2026-11-30T08:00:00|n1\n44|CANCELLED by 1000|00:20:00|01:00:00|2026-11-30T09:00:00|n2\n"
-        "45_0|COMPLETED|00:10:00|UNLIMITED|2026-11-30T08:00:00|n1\n45_[1-3]|PENDING|00:00:00|01:00:00|Unknown|None assigned\n"
+        "44|PREEMPTED|00:10:00|01:00:00|2026-11-30T08:00:00|n1\n"
+        "44|CANCELLED by 1000|00:20:00|01:00:00|2026-11-30T09:00:00|n2\n"
+        "45_0|COMPLETED|00:10:00|UNLIMITED|2026-11-30T08:00:00|n1\n"
+        "45_[1-3]|PENDING|00:00:00|01:00:00|Unknown|None assigned\n"
     )
     found = parse_past(output)
     assert [(entry.job_id, entry.index, entry.state) for entry in found] == [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import socket
 from collections.abc import Collection, Sequence
@@ -14,6 +15,7 @@ from hpcsft.errors import HpcsftError, Problem, SpecError, SubmissionError
 from hpcsft.plan import Plan
 from hpcsft.records import Submission, SubmittedStage, now, write_json, write_text
 from hpcsft.rundir import RunDir
+from hpcsft.runs_dirs import remember_runs_dir
 from hpcsft.spec import ExperimentSpec
 from hpcsft.spec.data import TEMPLATES
 
@@ -89,8 +91,10 @@ def prepare_run(spec: ExperimentSpec, plan: Plan, run: RunDir, argv: list[str]) 
     if spec.data.template not in TEMPLATES:  # a file that is edited while jobs wait changes nothing
         write_text(run.template, Path(spec.data.template).read_text(encoding="utf-8"))
     write_json(run.plan, plan)
-    write_json(run.provenance, snapshot.collect_provenance(argv))
+    text = json.dumps(snapshot.collect_provenance(argv), indent=2, ensure_ascii=False) + "\n"
+    write_text(run.provenance, spec.notify.without_secret(text) if spec.notify else text)
     write_json(run.spec, spec)
+    remember_runs_dir(run.path.parent)
 
 
 def submit_stages(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Sequence
 from typing import Literal
 
@@ -35,11 +34,7 @@ def watch(
     """
     look, console = Look(runs), console or Console()
     if as_json or not shows_live(display, console):
-        try:
-            return watch_plain(look, as_json, console.file)
-        except KeyboardInterrupt:
-            print(LEFT, file=sys.stderr)
-            return look.states()
+        return watch_plain(look, as_json, console.file)
     from hpcsft.monitor.screen.live import LiveScreen
 
     screen = LiveScreen(look, console, stay)

@@ -2,9 +2,9 @@
 
     python -m tests.benchmarks.monitor_refresh --runs 1000
 
-Starts a MiniSlurm, submits the ten jobs of each run held, and shows all runs on the live screen in a pseudo terminal, and
-one run alone. Told are: the time to the first screen; squeue calls, processor time and memory of the monitor over some
-minutes; and how long a change takes to the screen: a line of a log, a status, a job that Slurm starts. A tick is the
+Starts a MiniSlurm, submits the ten jobs of each run held, and shows all runs on the live screen in a pseudo terminal,
+and one run alone. Told are: the time to the first screen; squeue calls, processor time and memory of the monitor over
+some minutes; and how long a change takes to the screen: a line of a log, a status, a job that Slurm starts. A tick is the
 pause until Slurm is asked again: 15 s, growing by half to 180 s while nothing changes, give or take a tenth.
 """
 
@@ -108,7 +108,7 @@ def refreshes(runs_dir: Path, word: str, bin_folder: Path, env: dict[str, str], 
         terminal.press("q")
         terminal.end()
     return [
-        f"in {took_s:.0f} s: {calls} squeue calls, {used_s:.2f} s of processor ({100 * used_s / took_s:.1f}% of one core)",
+        f"in {took_s:.0f} s: {calls} squeue calls, {used_s:.2f} s of processor ({used_s / took_s:.1%} of one core)",
         f"one refresh on demand, squeue and files and screen: {one_s:.2f} s of processor",
         f"memory at most {memory_mb:.0f} MB",
     ]

@@ -130,7 +130,7 @@ def test_a_failing_stage_is_told_and_its_dependants_are_cancelled(submit: Callab
     assert failed["message"].startswith("no training row is left")
     assert "error: no training row is left" in (run.path / failed["log"]).read_text()
     shown = launch("monitor.py", run.path, "--once", cwd=run.path).stdout
-    assert "preprocess failed: no training row is left" in shown and "hint: " in shown
+    assert "preprocess failed: bad data: no training row is left" in shown and "hint: " in shown
     logs = launch("logs.py", run.path, "preprocess", cwd=run.path).stdout
     assert "error: no training row is left" in logs
 

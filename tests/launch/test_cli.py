@@ -74,7 +74,7 @@ def test_monitor_of_several_runs_exits_with_the_worst(run, spec_values):
     assert run.path.name in done.stdout and other.path.name in done.stdout
 
 
-@pytest.mark.parametrize("script", ["monitor.py", "logs.py", "cancel.py", "resume.py"])
+@pytest.mark.parametrize("script", ["monitor.py", "logs.py", "cancel.py", "resume.py", "clean.py", "runs.py"])
 def test_a_folder_that_is_no_run(script, tmp_path):
     done = launch(script, tmp_path, cwd=tmp_path)
     assert (done.returncode, done.stdout) == (102, "")
@@ -84,7 +84,8 @@ def test_a_folder_that_is_no_run(script, tmp_path):
     ]
 
 
-def test_monitor_without_a_name_takes_the_newest_run(spec_values, tmp_path):
+def test_monitor_without_a_name_takes_the_newest_run(spec_values, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     done = launch("monitor.py", "--once", cwd=tmp_path)
     assert (done.returncode, done.stdout) == (102, "")
     assert done.stderr.splitlines() == ["error: no run in runs/", "hint: name a run directory"]
@@ -95,9 +96,25 @@ def test_monitor_without_a_name_takes_the_newest_run(spec_values, tmp_path):
     assert json.loads(done.stdout)["run_dir"] == str(newer.path)
 
 
-def test_monitor_json_goes_with_once(tmp_path):
-    done = launch("monitor.py", tmp_path, "--json", cwd=tmp_path)
-    assert done.returncode == 2 and "--json goes with --once" in done.stderr
+def test_monitor_json_is_a_line_for_each_change(run):
+    done = launch("monitor.py", run.path, "--json", cwd=run.path)
+    events = [json.loads(line) for line in done.stdout.splitlines()]
+    assert done.returncode == 0 and {event["schema_version"] for event in events} == {1}
+    assert [event["event"] for event in events] == ["stage"] * 5 + ["run"] and events[-1]["text"] == "run: done"
+
+
+def test_monitor_json_of_several_runs_is_one_document(run, spec_values):
+    other = finished_run({**spec_values, "name": "other"})
+    done = launch("monitor.py", run.path, other.path, "--once", "--json", cwd=run.path)
+    document = json.loads(done.stdout)
+    assert [one["run_dir"] for one in document["runs"]] == [str(run.path), str(other.path)]
+    assert document["schema_version"] == 1
+
+
+def test_monitor_of_a_folder_is_of_all_its_runs(run, spec_values):
+    finished_run({**spec_values, "name": "other"})
+    done = launch("monitor.py", run.path.parent, "--once", cwd=run.path)
+    assert done.returncode == 0 and "other-" in done.stdout and run.path.name in done.stdout
 
 
 def write_log(run: RunDir, stage: str, job_id: str, rank: int, out: str, err: str = "", mtime_s: int = 1) -> None:
@@ -151,7 +168,7 @@ def test_console_usage(capsys):
     assert main(["--help"]) == 0
     assert main([]) == 2
     assert capsys.readouterr().out == f"{USAGE}\n" * 2
-    assert all(f"\n  {verb} " in USAGE for verb in (*VERBS, "schema"))
+    assert all(f"\n  {verb} " in USAGE for verb in (*VERBS, "schema", "completion"))
 
 
 def test_console_refuses_an_unknown_verb(capsys):
@@ -180,6 +197,13 @@ def test_console_has_the_scripts_of_launch_as_verbs(verb, tmp_path, capsys, monk
 
 def test_every_script_of_launch_is_a_verb():
     assert set(VERBS) == {path.stem for path in (ROOT / "launch").glob("*.py")}
+
+
+def test_console_prints_what_a_shell_evaluates(capsys):
+    assert main(["completion", "bash"]) == 0
+    assert "complete " in capsys.readouterr().out
+    assert main(["completion"]) == 1
+    assert capsys.readouterr().err.startswith("error: hpcsft completion bash|zsh|fish; given nothing\n")
 
 
 def test_console_reports_errors_like_the_scripts(tmp_path, capsys):

@@ -227,7 +227,7 @@ SITUATIONS: dict[str, tuple[RunState, LogView]] = {
     "limit-first": (LIMIT_FIRST, LOG),
     "requeued": (REQUEUED, LOG),
     "back-again": (BACK_AGAIN, LOG),
-    "failed": (FAILED, LogView("logs/train/102_0/0.err", ["Traceback (most recent call last):", OOM], range(8))),
+    "failed": (FAILED, LogView("logs/train/102_0/3.err", ["Traceback (most recent call last):", OOM], range(8))),
     "judging": (JUDGING, NO_LOG),
     "waits": (WAITS, NO_LOG),
     "finished": (FINISHED, NO_LOG),

@@ -31,6 +31,7 @@ class Terminal:
         self.screen = pyte.HistoryScreen(columns, rows, history=500)
         self.stream = pyte.ByteStream(self.screen)
         self.sent = b""
+        self._exit: int | None = None
         self.pid, self.fd = pty.fork()
         if self.pid == 0:
             os.chdir(cwd)
@@ -62,7 +63,8 @@ class Terminal:
     def wait(self, condition: Callable[[str], bool], what: object) -> str:
         deadline_s = time.monotonic() + TIMEOUT_S
         while not condition(text := self.text()):
-            assert time.monotonic() < deadline_s, f"waited in vain for {what} on\n{text}"
+            gone = self._status() is not None
+            assert not gone and time.monotonic() < deadline_s, f"waited in vain for {what} on\n{text}"
             self._read(0.05)
         return text
 
@@ -75,17 +77,22 @@ class Terminal:
     def end(self) -> int:
         """Wait for the end of the program; its exit code, or minus the signal that ended it."""
         deadline_s = time.monotonic() + TIMEOUT_S
-        while True:
+        while (status := self._status()) is None:
             self._read(0.05)
+            assert time.monotonic() < deadline_s, f"it does not end\n{self.text()}"
+        return status
+
+    def _status(self) -> int | None:
+        """The exit code, once all that was printed has been read; None while the program runs."""
+        if self._exit is None:
             pid, status = os.waitpid(self.pid, os.WNOHANG)
             if pid:
+                self._exit = os.waitstatus_to_exitcode(status)
                 self._read(0.05)
-                self.pid = 0
-                return os.waitstatus_to_exitcode(status)
-            assert time.monotonic() < deadline_s, f"it does not end\n{self.text()}"
+        return self._exit
 
     def close(self) -> None:
-        if self.pid:
+        if self._exit is None:
             os.kill(self.pid, signal.SIGKILL)
             os.waitpid(self.pid, 0)
         os.close(self.fd)

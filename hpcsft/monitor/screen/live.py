@@ -21,7 +21,7 @@ from hpcsft.monitor.screen.ends import ended, tell_end
 from hpcsft.monitor.screen.keyboard import Keyboard
 from hpcsft.monitor.screen.window import title, titled, waking
 from hpcsft.monitor.state.run import RunState
-from hpcsft.monitor.view.navigation import Action, Place, chosen_stage, chosen_stream, press
+from hpcsft.monitor.view.navigation import Action, Place, chosen_rank, chosen_stage, chosen_stream, press
 from hpcsft.monitor.view.pages import LogView, run_page, stage_page
 from hpcsft.monitor.view.runs import runs_page
 from hpcsft.rundir import RunDir
@@ -165,7 +165,7 @@ def read_log(run: RunDir, state: RunState, place: Place) -> LogView:
         return LogView(stage.log, lines)
     folder = run.log_folder(stage.name, task.job_id, task.restart)
     ranks = sorted(int(file.stem) for file in folder.glob("*.out") if file.stem.isdigit())
-    path = folder / f"{place.rank}.{chosen_stream(stage, place)}"
+    path = folder / f"{chosen_rank(stage, place)}.{chosen_stream(stage, place)}"
     return LogView(str(path.relative_to(run.path)), last_lines(path, LOG_LINES, LOG_BYTES), ranks)
 
 

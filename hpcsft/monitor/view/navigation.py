@@ -27,7 +27,8 @@ class Place:
     stage: int | None = None
     """None: the one that matters most now."""
     task: int = 0
-    rank: int = 0
+    rank: int | None = None
+    """None: the rank that failed first, else rank 0."""
     stream: Literal["out", "err"] | None = None
     """None: errors of what failed, else what was printed."""
     back: int = 0
@@ -51,6 +52,12 @@ def chosen_stage(state: RunState, place: Place) -> int:
 def chosen_stream(stage: StageState, place: Place) -> Literal["out", "err"]:
     """Which of a rank's two logs is shown."""
     return place.stream or ("err" if stage.state in ("failed", "waiting") else "out")
+
+
+def chosen_rank(stage: StageState, place: Place) -> int:
+    """Whose log is shown."""
+    failed = stage.failure.rank if stage.failure else None
+    return place.rank if place.rank is not None else failed or 0
 
 
 def press(place: Place, key: str, states: Sequence[RunState], ranks: Sequence[int]) -> tuple[Place, Action | None]:
@@ -79,7 +86,8 @@ def press(place: Place, key: str, states: Sequence[RunState], ranks: Sequence[in
         stream = chosen_stream(state.stages[chosen_stage(state, place)], place)
         return replace(place, stream="out" if stream == "err" else "err", back=0), None
     if key in ("r", "R") and ranks:
-        return replace(place, rank=_neighbour(ranks, place.rank, 1 if key == "r" else -1), back=0), None
+        rank = chosen_rank(state.stages[chosen_stage(state, place)], place)
+        return replace(place, rank=_neighbour(ranks, rank, 1 if key == "r" else -1), back=0), None
     return _in_run(place, key, state), None
 
 
@@ -100,9 +108,9 @@ def _in_run(place: Place, key: str, state: RunState) -> Place:
         return place
     if place.page == "stage":
         last = max(0, len(state.stages[stage].tasks) - 1)
-        return replace(place, task=min(max(0, place.task + steps[key]), last), rank=0, back=0)
+        return replace(place, task=min(max(0, place.task + steps[key]), last), rank=None, back=0)
     return replace(
-        place, stage=min(max(0, stage + steps[key]), len(state.stages) - 1), task=0, rank=0, stream=None, back=0
+        place, stage=min(max(0, stage + steps[key]), len(state.stages) - 1), task=0, rank=None, stream=None, back=0
     )
 
 

@@ -44,7 +44,8 @@ def silence(state: RunState) -> Text | None:
     return Text(f"Slurm does not answer, {since}: {state.problem}", style="yellow")
 
 
-def used(state: RunState) -> RenderableType | None:
+def used(state: RunState, width: int) -> RenderableType | None:
     """What the run took, and what to ask for next time."""
-    lines = usage_lines(state.usage) if state.usage else []
-    return Group(*map(Text, lines)) if lines else None
+    if state.usage is None:
+        return None
+    return Group(Text("what it used", style="dim"), *map(Text, usage_lines(state.usage, width)))

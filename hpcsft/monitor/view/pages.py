@@ -14,7 +14,7 @@ from rich.text import Text
 from hpcsft.monitor.state.run import RunState
 from hpcsft.monitor.view.fit import Fit, Part
 from hpcsft.monitor.view.keys_help import HELP, footer
-from hpcsft.monitor.view.navigation import Place, chosen_stage, chosen_stream
+from hpcsft.monitor.view.navigation import Place, chosen_rank, chosen_stage, chosen_stream
 from hpcsft.monitor.view.outcome import silence, trouble, troubles, used
 from hpcsft.monitor.view.stage import attempts_table, stage_head, tasks_table
 from hpcsft.monitor.view.stages import remarks, stages_table
@@ -77,7 +77,7 @@ def _run_parts(state: RunState, width: int, chosen: int | None) -> list[Part]:
         *((block, 2) for block in troubles(state)),
         (training(state, width), 4),
         (evaluation(state), 5),
-        (used(state), 6),
+        (used(state, width), 6),
         (silence(state), 1),
     ]
     return found + [Part(_spaced(block), rank) for block, rank in blocks if block is not None]
@@ -100,7 +100,7 @@ def _log_parts(state: RunState, place: Place, log: LogView) -> list[Part]:
     if log.path is None:
         return [Part(_spaced(Text(f"no log of {stage.name} yet", style="dim")), 8)]
     lines = log.lines[: len(log.lines) - place.back] if place.back else log.lines
-    more = f" · rank {place.rank} of {len(log.ranks)}" if len(log.ranks) > 1 else ""
+    more = f" · rank {chosen_rank(stage, place)} of {len(log.ranks)}" if len(log.ranks) > 1 else ""
     back = f" · {place.back} lines back" if place.back else ""
     name = f"{log.path}{more}{back}"
     body = Text("\n".join(lines) if lines else f"nothing in {chosen_stream(stage, place)} yet", no_wrap=True)

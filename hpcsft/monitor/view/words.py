@@ -83,7 +83,7 @@ def phrases(stage: StageState, now: float) -> list[str]:
             said.append(f"{stage.elapsed} of {stage.limit}")
         if ahead := outlook(stage, now):
             said.append(ahead)
-    if stage.restarts:
+    if stage.restarts and stage.state in ("pending", "running"):
         said.append(f"{stage.restarts} restart{'s' if stage.restarts > 1 else ''}")
     if stage.state == "pending":
         said += _wait(stage, now)

@@ -165,8 +165,8 @@ def test_lines_for_who_cannot_use_a_screen(run, tmp_path, env):
     with Terminal.monitor(run.path, cwd=tmp_path, env=env) as terminal:
         terminal.wait_for("train: running (5/100 steps", "run: running")
         terminal.press("\x03")
-        terminal.wait_for("left; the jobs go on")
-        assert terminal.end() == 101
+        terminal.wait_for("interrupted; jobs that were submitted go on")
+        assert terminal.end() == 130
     assert b"\x1b[" not in terminal.sent
 
 
@@ -197,7 +197,8 @@ def test_a_pipe_that_is_left_leaves_the_jobs(run, tmp_path):
         assert process.stdout and process.stderr
         assert process.stdout.readline().startswith('{"schema_version":1,"time":')
         process.send_signal(signal.SIGINT)
-        assert process.wait() == 101 and process.stderr.read() == "left; the jobs go on\n"
+        assert process.wait() == 130
+        assert process.stderr.read() == "interrupted; jobs that were submitted go on\n"
 
 
 def test_a_run_that_has_ended_long_ago_is_shown_all_the_same(spec_values, tmp_path):

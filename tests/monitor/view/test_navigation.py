@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from hpcsft.monitor.view.navigation import Place, chosen_stage, chosen_stream, press
+from hpcsft.monitor.view.navigation import Place, chosen_rank, chosen_stage, chosen_stream, press
 from tests.monitor.screens import FAILED, PENDING, REQUEUED, RUNNING, SITUATIONS, WAITS, many
 from tests.monitor.situations import state_of
 
@@ -59,15 +59,21 @@ def test_another_stage_begins_at_its_first_rank():
     place = after(Place("run", run=1), "r", "e", "page up")
     assert (place.rank, place.stream, place.back) == (1, "err", 10)
     place = after(place, "down")
-    assert (place.stage, place.task, place.rank, place.stream, place.back) == (2, 0, 0, None, 0)
+    assert (place.stage, place.task, place.rank, place.stream, place.back) == (2, 0, None, None, 0)
 
 
 def test_ranks_go_round():
     place = Place("run", run=1)
-    assert [after(place, *["r"] * n).rank for n in range(5)] == [0, 1, 2, 5, 0]
+    assert [after(place, *["r"] * n).rank for n in range(5)] == [None, 1, 2, 5, 0]
     assert after(place, "R").rank == 5
     assert after(replace(place, rank=7), "r").rank == 0, "a rank that is not there"
-    assert press(place, "r", STATES, [])[0].rank == 0
+    assert press(place, "r", STATES, [])[0].rank is None
+
+
+def test_of_what_failed_the_first_rank_that_failed_is_shown():
+    assert chosen_rank(FAILED.stages[1], Place("run")) == 3 and chosen_rank(RUNNING.stages[1], Place("run")) == 0
+    assert chosen_rank(FAILED.stages[1], Place("run", rank=0)) == 0
+    assert press(Place("run"), "r", [FAILED], [2, 3, 4])[0].rank == 4
 
 
 def test_cancelling_asks_first():

@@ -1,0 +1,1 @@
+"""Which log a person wants to see, and how it is printed and followed."""
