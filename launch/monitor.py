@@ -37,14 +37,14 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parser().parse_args(argv)
     from hpcsft.find_run import find_runs
     from hpcsft.monitor.app import print_summary, watch
-    from hpcsft.monitor.look import look_at
+    from hpcsft.monitor.look import ONCE_AGE_S, look_at
     from hpcsft.monitor.state.run import exit_code
 
     runs = find_runs(arguments.runs)
     if not arguments.once:
         states = watch(runs, arguments.display, arguments.json)
     else:
-        states = look_at(runs)
+        states = look_at(runs, ONCE_AGE_S)
         if arguments.json:
             documents = [state.model_dump(mode="json") for state in states]
             whole = documents[0] if len(states) == 1 else {"schema_version": 1, "runs": documents}

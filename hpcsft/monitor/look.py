@@ -12,6 +12,9 @@ from hpcsft.monitor.state.run import RunState, run_state
 from hpcsft.rundir import RunDir
 from hpcsft.usage import Usage, usage_of
 
+ONCE_AGE_S = 2.0
+"""Scripts that ask `monitor --once` again and again ask Slurm no more often."""
+
 
 class Look:
     """Looks at runs again and again; what has not changed is not read again."""
@@ -63,8 +66,8 @@ class Look:
         return self.snapshot
 
 
-def look_at(runs: Sequence[RunDir], max_age_s: float = 2.0, tolerant: bool = False) -> list[RunState]:
-    """The states of `runs` now, with at most one squeue for all of them.
+def look_at(runs: Sequence[RunDir], max_age_s: float = 0.0, tolerant: bool = False) -> list[RunState]:
+    """The states of `runs` now, with at most one squeue for all of them; none if an answer of `max_age_s` is there.
 
     Raises ClusterError when Slurm does not answer, unless `tolerant`: then the states say so.
     """
