@@ -44,7 +44,7 @@ def main(argv: list[str] | None = None) -> int:
     if not arguments.once:
         states = watch(runs, arguments.display, arguments.json)
     else:
-        states = look_at(runs, ONCE_AGE_S)
+        states = look_at(runs, ONCE_AGE_S, detailed=len(runs) == 1 or arguments.json)
         if arguments.json:
             documents = [state.model_dump(mode="json") for state in states]
             whole = documents[0] if len(states) == 1 else {"schema_version": 1, "runs": documents}

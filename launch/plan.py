@@ -10,7 +10,12 @@ from pathlib import Path
 sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from hpcsft.errors import EXIT_OK, report_errors
+from hpcsft.estimate import checkpoint_bytes, with_signal_lead
+from hpcsft.estimate.document import plan_document
+from hpcsft.estimate.work import exact_workload
 from hpcsft.gpus import GPUS, gpu_named
+from hpcsft.inputs import check_inputs
+from hpcsft.plan import make_plan
 from hpcsft.records import read_json
 from hpcsft.rundir import RunDir
 from hpcsft.spec import SET_OPTION, load_spec
@@ -44,12 +49,6 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> int:
     """Run the command; returns the exit code."""
     arguments = parser().parse_args(argv)
-    from hpcsft.estimate import checkpoint_bytes, with_signal_lead
-    from hpcsft.estimate.document import plan_document
-    from hpcsft.estimate.work import exact_workload
-    from hpcsft.inputs import check_inputs
-    from hpcsft.plan import make_plan
-
     spec = load_spec(arguments.spec, arguments.overrides)
     facts = check_inputs(spec, ["preprocess", "train"])
     plan = with_signal_lead(make_plan(spec), checkpoint_bytes(spec, facts.model.num_parameters, facts.model.shape))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
-from hpcsft.errors import ClusterError
+from hpcsft.errors import ClusterError, RunNotFoundError
 from hpcsft.monitor.reading.collect import Reader, open_jobs
 from hpcsft.monitor.reading.snapshot import NOTHING, SharedQueue, Snapshot
 from hpcsft.monitor.state.facts import Facts
@@ -26,28 +26,41 @@ class Look:
         in_slurm = [reader.run for reader in self._readers if _in_slurm(reader)]
         self.queue = SharedQueue(in_slurm) if in_slurm else None
         """None if none of the runs is in Slurm."""
-        self._open: set[str] = set()
+        self._open: frozenset[str] = frozenset()
         self._known: dict[int, tuple[Facts, RunState]] = {}
         self._used: dict[int, tuple[Facts, Usage | None]] = {}
 
     def states(self, detailed: Collection[int] | None = None) -> list[RunState]:
-        """The states of all runs, by their files and the last answer of Slurm; details only of the runs `detailed`."""
-        self._open = set()
-        return [
-            self._state(number, reader, detailed is None or number in detailed)
+        """The states of all runs, by their files and the last answer of Slurm; details only of the runs `detailed`.
+
+        Raises RunNotFoundError if a run is not there, and HpcsftError if a file of it cannot be understood; one that
+        goes while it is watched keeps its last state.
+        """
+        opened: set[str] = set()
+        states = [
+            self._state(number, reader, detailed is None or number in detailed, opened)
             for number, reader in enumerate(self._readers)
         ]
+        self._open = frozenset(opened)  # in one step: `ask` may run in another thread
+        return states
 
-    def _state(self, number: int, reader: Reader, full: bool) -> RunState:
-        facts = reader.facts(self.snapshot, full)
-        self._open |= open_jobs(reader, facts)
+    def _state(self, number: int, reader: Reader, full: bool, opened: set[str]) -> RunState:
+        before, state = self._known.get(number, (None, None))
+        try:
+            facts = reader.facts(self.snapshot, full)
+        except RunNotFoundError:
+            if state is None:
+                raise
+            return state
+        opened |= open_jobs(reader, facts)
         if full:
             state = run_state(facts)
-            return state.model_copy(update={"usage": self._usage_of(number, facts)}) if state.finished else state
-        before, state = self._known.get(number, (None, None))
-        if before is None or state is None or not _as_before(before, facts):
+            if state.finished:
+                state = state.model_copy(update={"usage": self._usage_of(number, facts)})
+        elif before is None or state is None or not _as_before(before, facts):
             state = run_state(facts)
-        state = state.model_copy(update={"as_of": facts.as_of, "now": facts.now})
+        else:
+            state = state.model_copy(update={"as_of": facts.as_of, "now": facts.now})
         self._known[number] = facts, state
         return state
 
@@ -66,7 +79,9 @@ class Look:
         return self.snapshot
 
 
-def look_at(runs: Sequence[RunDir], max_age_s: float = 0.0, tolerant: bool = False) -> list[RunState]:
+def look_at(
+    runs: Sequence[RunDir], max_age_s: float = 0.0, tolerant: bool = False, detailed: bool = True
+) -> list[RunState]:
     """The states of `runs` now, with at most one squeue for all of them; none if an answer of `max_age_s` is there.
 
     Raises ClusterError when Slurm does not answer, unless `tolerant`: then the states say so.
@@ -76,12 +91,14 @@ def look_at(runs: Sequence[RunDir], max_age_s: float = 0.0, tolerant: bool = Fal
     problem = look.ask(max_age_s).problem
     if problem and not tolerant:
         raise ClusterError(problem, "try again when Slurm answers")
-    return look.states()
+    return look.states(None if detailed else ())
 
 
 def _as_before(before: Facts, after: Facts) -> bool:
     """Is there nothing new, and nothing that time alone changes?"""
     if any(status.state == "running" for status in after.statuses):
+        return False
+    if (before.details is None) != (after.details is None):
         return False
     lasting = ("submitted", "statuses", "queue", "driver_alive", "cancelled", "hands_off", "train", "problem")
     return before.plan is after.plan and all(getattr(before, name) == getattr(after, name) for name in lasting)

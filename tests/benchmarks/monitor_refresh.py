@@ -4,8 +4,8 @@
 
 Starts a MiniSlurm, submits the ten jobs of each run held, and shows all runs on the live screen in a pseudo terminal,
 and one run alone. Told are: the time to the first screen; squeue calls, processor time and memory of the monitor over
-some minutes; and how long a change takes to the screen: a line of a log, a status, a job that Slurm starts. A tick is the
-pause until Slurm is asked again: 15 s, growing by half to 180 s while nothing changes, give or take a tenth.
+some minutes; and how long a change takes to the screen: a line of a log, a status, a job that Slurm starts. A tick is
+the pause until Slurm is asked again: 15 s, growing by half to 180 s while nothing changes, give or take a tenth.
 """
 
 from __future__ import annotations

@@ -10,6 +10,7 @@ from socket import gethostname
 from typing import Any
 
 from hpcsft.cluster import local
+from hpcsft.errors import RunNotFoundError
 from hpcsft.monitor.reading.evaluation import read_judged
 from hpcsft.monitor.reading.files import Files
 from hpcsft.monitor.reading.logs import failure_logs
@@ -22,6 +23,9 @@ from hpcsft.rundir import RunDir
 
 Rows = list[dict[str, Any]]
 
+BEATS_S = 10.0
+"""Heartbeats are read so often: there is one file for each rank, renewed every 30 s."""
+
 
 class Reader:
     """Reads one run directory again and again, and what has not changed only once."""
@@ -29,6 +33,8 @@ class Reader:
     def __init__(self, run: RunDir):
         self.run = run
         self.files = Files()
+        self._beats: list[dict[str, Any]] = []
+        self._next_beats_s = float("-inf")
 
     def submission(self) -> Submission | None:
         """What was submitted."""
@@ -42,7 +48,7 @@ class Reader:
         run, now = self.run, time.time()
         plan = self.files.read(run.plan, _plan)
         if plan is None:
-            raise FileNotFoundError(run.plan)
+            raise RunNotFoundError(f"{run.path}: no run here any more", "was it moved or removed?")
         submission = self.submission()
         in_slurm = submission is not None and submission.cluster == "slurm"
         submitted = submission.latest() if submission else {}
@@ -77,11 +83,14 @@ class Reader:
             if (rows := files.read(run.journal_file(stage.name, index, stage.tasks), _rows))
         }
         spec = files.read(run.spec, read_json) or {}
-        beats = [files.read(file, _json_or_none) for file in run.heartbeat.glob("[0-9]*.json")]
+        if time.monotonic() >= self._next_beats_s:
+            found = [files.read(file, _json_or_none) for file in run.heartbeat.glob("[0-9]*.json")]
+            self._beats = [beat for beat in found if beat]
+            self._next_beats_s = time.monotonic() + BEATS_S
         return Details.model_construct(
             journals=journals,
             retries=spec.get("cluster", {}).get("retries", {}),
-            heartbeats=[beat for beat in beats if beat],
+            heartbeats=self._beats,
             judged=read_judged(run, spec, files),
             logs=dict(self._logs(plan, submitted, journals, statuses)),
         )

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
+from hpcsft.errors import HpcsftError
+
 Value = TypeVar("Value")
 
 
@@ -17,7 +19,10 @@ class Files:
         self._known: dict[tuple[str, Callable[..., Any]], tuple[tuple[int, int, int], Any]] = {}
 
     def read(self, path: Path, parse: Callable[[Path], Value]) -> Value | None:
-        """parse(path), from memory if the file has not changed since; None if there is no such file."""
+        """parse(path), from memory if the file has not changed since; None if there is no such file.
+
+        Raises HpcsftError if `parse` does not understand it (ValueError, KeyError, TypeError).
+        """
         key = (str(path), parse)
         try:
             found = os.stat(path)
@@ -27,6 +32,9 @@ class Files:
                 known = (stamp, parse(path))
                 self._known[key] = known
             return known[1]
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             self._known.pop(key, None)
             return None
+        except (ValueError, KeyError, TypeError):
+            hint = "is it damaged, or of another version of hpcsft?"
+            raise HpcsftError(f"{path} is not understood", hint) from None

@@ -111,9 +111,10 @@ class SharedQueue:
         asked = {"asked": time.time()}
         try:
             told = {"queue": read_queue(), "time": asked["asked"], "problem": None}
-        except ClusterError as error:
-            told = {"problem": error.message}
-        self._take(self.answer.model_copy(update=asked | told))
+            self._take(self.answer.model_copy(update=asked | told))
+        except (ClusterError, ValueError) as error:
+            problem = error.message if isinstance(error, ClusterError) else "squeue prints what is not understood"
+            self._take(self.answer.model_copy(update={**asked, "problem": problem}))
 
     def _ask_past(self, open_jobs: Collection[str]) -> bool:
         """Ask how those jobs ended that squeue has forgotten. Was anything asked?"""

@@ -35,7 +35,7 @@ def read_training(run: RunDir, files: Files, whole: bool) -> dict[str, Any]:
     validation = files.read(run.validation, _rows) or []
     if not rows and not validation:
         return {}
-    facts["losses"] = [row["loss"] for row in rows if row["loss"] is not None]
+    facts["losses"] = [row["loss"] for row in rows if row.get("loss") is not None]
     facts["pace_s"] = pace_s(rows)
     facts["validation"] = [{"checkpoint": row["checkpoint"], "loss": row["loss"]} for row in validation]
     with contextlib.suppress(OSError, ValueError, KeyError):

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
+from dataclasses import replace
 
 from rich.console import Console, RenderableType, ScreenContext
 
@@ -91,6 +92,7 @@ class LiveScreen:
                 self._telling.append(_start(self._tell, self.look.runs[number], new))
         if shown:
             self.log = read_log(self.look.runs[self.place.run], self.states[self.place.run], self.place)
+            self.place = replace(self.place, back=min(self.place.back, max(0, len(self.log.lines) - 1)))
         self._took_s = time.monotonic() - began_s
 
     def _ask_if_due(self) -> None:

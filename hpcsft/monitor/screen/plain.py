@@ -18,6 +18,8 @@ from hpcsft.monitor.view.words import clock
 FILES_S = 1.0
 SHARE = 0.05
 """As on the live screen."""
+MOST_DETAILED = 20
+"""Of more runs only the states are told, and what their tasks say themselves."""
 SIGN_S = 600.0
 """After so much silence a line tells that all goes on."""
 
@@ -35,7 +37,7 @@ def watch_plain(look: Look, as_json: bool, out: IO[str]) -> list[RunState]:
     asked_s, pause_s, told_s = time.monotonic(), cadence.next_s(), time.monotonic()
     while True:
         began_s = time.monotonic()
-        states = look.states()
+        states = look.states(None if len(look.runs) <= MOST_DETAILED else ())
         found = [event for old, new in zip(before, states, strict=True) for event in events(old, new)]
         if not found and time.monotonic() - told_s > SIGN_S:
             found = [event for state in states if not state.finished for event in signs_of_life(state)]

@@ -43,7 +43,11 @@ def run_page(
 ) -> RenderableType:
     """One run: its stages, how training and evaluation do, and the log of the stage with the cursor."""
     number = chosen_stage(state, place)
-    parts = [*_run_parts(state, width, number), *_log_parts(state, place, log), *_bottom(state, place, width, note)]
+    parts = [
+        *_run_parts(state, width, number),
+        *_log_parts(state, place, log, height),
+        *_bottom(state, place, width, note),
+    ]
     return _page(parts, place, width, height)
 
 
@@ -59,7 +63,7 @@ def stage_page(
         parts.append(Part(_spaced(tasks_table(stage, place.task, max(3, height // 4))), 4))
     if stage.attempts:
         parts.append(Part(_spaced(attempts_table(stage, max(3, height // 5), state.now)), 5))
-    parts += [*_log_parts(state, place, log), *_bottom(state, place, width, note)]
+    parts += [*_log_parts(state, place, log, height), *_bottom(state, place, width, note)]
     return _page(parts, place, width, height)
 
 
@@ -95,11 +99,12 @@ def _title(state: RunState, width: int) -> RenderableType:
     return line
 
 
-def _log_parts(state: RunState, place: Place, log: LogView) -> list[Part]:
+def _log_parts(state: RunState, place: Place, log: LogView, height: int) -> list[Part]:
     stage = state.stages[chosen_stage(state, place)]
     if log.path is None:
         return [Part(_spaced(Text(f"no log of {stage.name} yet", style="dim")), 8)]
-    lines = log.lines[: len(log.lines) - place.back] if place.back else log.lines
+    end = max(0, len(log.lines) - place.back)
+    lines = log.lines[max(0, end - height) : end]
     more = f" · rank {chosen_rank(stage, place)} of {len(log.ranks)}" if len(log.ranks) > 1 else ""
     back = f" · {place.back} lines back" if place.back else ""
     name = f"{log.path}{more}{back}"

@@ -5,6 +5,7 @@ lives, one that is gone, one on another machine, and a Slurm that does not answe
 from __future__ import annotations
 
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from hpcsft.errors import ClusterError
+from hpcsft.errors import ClusterError, HpcsftError, RunNotFoundError
 from hpcsft.monitor.look import Look, look_at
 from hpcsft.monitor.reading.collect import Reader, open_jobs
 from hpcsft.monitor.reading.snapshot import NOTHING
@@ -203,3 +204,34 @@ def test_looking_changes_nothing(run, driver):
     before = contents(run)
     collect(run)
     assert contents(run) == before
+
+
+def test_a_run_that_goes_while_it_is_watched_keeps_its_last_state(run, driver):
+    submit(run, "local", f"local-{driver.pid}")
+    look = Look([run])
+    before = look.states()[0]
+    shutil.rmtree(run.path)
+    assert look.states()[0] == before
+    with pytest.raises(RunNotFoundError, match="no run here any more"):
+        Look([run]).states()
+
+
+@pytest.mark.parametrize("name", ["plan", "submission", "status"])
+def test_a_damaged_file_is_named(run, driver, name):
+    submit(run, "local", f"local-{driver.pid}")
+    say(run, "train", "running", "7")
+    path = {"plan": run.plan, "submission": run.submission, "status": run.status / "train.json"}[name]
+    for text in ("{", "[]", '{"stage": 1}'):
+        path.write_text(text)
+        with pytest.raises(HpcsftError, match=f"{path.name} is not understood"):
+            Look([run]).states()
+
+
+def test_heartbeats_of_many_ranks_are_not_read_at_every_look(run):
+    reader = Reader(run)
+    write_json(run.heartbeat / "0.json", {"rank": 0})
+    reader.facts(NOTHING, True)
+    write_json(run.heartbeat / "1.json", {"rank": 1})
+    assert len(reader.facts(NOTHING, True).details.heartbeats) == 1
+    reader._next_beats_s = 0.0
+    assert len(reader.facts(NOTHING, True).details.heartbeats) == 2

@@ -162,3 +162,11 @@ def test_what_counts_as_a_change(programs, runs):
     assert second.same_as(first), "time passes, nothing else"
     programs.answer("squeue", QUEUE.replace("PENDING", "RUNNING"))
     assert not queue.look(0, set()).same_as(second)
+
+
+def test_an_squeue_that_prints_something_else_is_a_problem_and_no_crash(programs, runs):
+    queue = SharedQueue(runs)
+    queue.look(15, set())
+    programs.answer("squeue", "welcome to the cluster!\n")
+    snapshot = queue.look(0, set())
+    assert snapshot.problem == "squeue prints what is not understood" and snapshot.entries(["7"])
