@@ -26,6 +26,8 @@ class Look:
         in_slurm = [reader.run for reader in self._readers if _in_slurm(reader)]
         self.queue = SharedQueue(in_slurm) if in_slurm else None
         """None if none of the runs is in Slurm."""
+        self.news = False
+        """Has a task said since the look before that it is in another state? Then Slurm may know more, too."""
         self._open: frozenset[str] = frozenset()
         self._known: dict[int, tuple[Facts, RunState]] = {}
         self._used: dict[int, tuple[Facts, Usage | None]] = {}
@@ -37,6 +39,7 @@ class Look:
         goes while it is watched keeps its last state.
         """
         opened: set[str] = set()
+        self.news = False
         states = [
             self._state(number, reader, detailed is None or number in detailed, opened)
             for number, reader in enumerate(self._readers)
@@ -53,6 +56,7 @@ class Look:
                 raise
             return state
         opened |= open_jobs(reader, facts)
+        self.news |= before is not None and _words(before) != _words(facts)
         if full:
             state = run_state(facts)
             if state.finished:
@@ -102,6 +106,11 @@ def _as_before(before: Facts, after: Facts) -> bool:
         return False
     lasting = ("submitted", "statuses", "queue", "driver_alive", "cancelled", "hands_off", "train", "problem")
     return before.plan is after.plan and all(getattr(before, name) == getattr(after, name) for name in lasting)
+
+
+def _words(facts: Facts) -> list[tuple[str, int, str, int, str]]:
+    """What tasks say that they are in, not how far they are."""
+    return [(said.stage, said.index, said.state, said.restart, said.job_id) for said in facts.statuses]
 
 
 def _in_slurm(reader: Reader) -> bool:

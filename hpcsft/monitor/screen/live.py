@@ -51,7 +51,7 @@ class LiveScreen:
         """What came of notifications."""
         self.cadence = Cadence(TERMINAL_S)
         self._asking: threading.Thread | None = None
-        self._telling: list[threading.Thread] = []
+        self._at_work: list[threading.Thread] = []
         self._answered_s = float("-inf")
         self._next_ask_s = float("-inf")
         self._wake_reader, self._wake_writer = os.pipe()
@@ -62,8 +62,9 @@ class LiveScreen:
         console = self.console
         with waking(self._wake_writer), titled(console), console.screen() as screen, keyboard or nullcontext():
             self._loop(screen, keyboard)
-        for thread in self._telling:
-            thread.join()
+        for thread in self._at_work:
+            if thread is not self._asking:
+                thread.join()
         return self.states
 
     def _loop(self, screen: ScreenContext, keyboard: Keyboard | None) -> None:
@@ -84,12 +85,12 @@ class LiveScreen:
         shown = () if self.place.page == "runs" else (self.place.run,)
         before = self.states
         self.states = self.look.states(shown)
-        for number, (old, new) in enumerate(zip(before, self.states, strict=False)):
-            if old.state != new.state:
-                self.cadence.changed()
-                self._next_ask_s = min(self._next_ask_s, self._answered_s + SHORTEST_S)
+        if self.look.news:
+            self.cadence.changed()
+            self._next_ask_s = min(self._next_ask_s, self._answered_s + SHORTEST_S)
+        for run, old, new in zip(self.look.runs, before, self.states, strict=False):
             if ended(old, new):
-                self._telling.append(_start(self._tell, self.look.runs[number], new))
+                self._do(self._tell, run, new)
         if shown:
             self.log = read_log(self.look.runs[self.place.run], self.states[self.place.run], self.place)
             self.place = replace(self.place, back=min(self.place.back, max(0, len(self.log.lines) - 1)))
@@ -99,7 +100,7 @@ class LiveScreen:
         if self.look.queue is None or (self._asking and self._asking.is_alive()):
             return
         if time.monotonic() >= self._next_ask_s and not self._is_over():
-            self._asking = _start(self._ask)
+            self._asking = self._do(self._ask)
 
     def _ask(self) -> None:
         before = self.look.snapshot
@@ -132,9 +133,25 @@ class LiveScreen:
             self.cadence.changed()
             self._next_ask_s = self._answered_s + SHORTEST_S
         if action == "cancel":
-            self.note = _cancel(self.look.runs[self.place.run])
-            self._next_ask_s = self._answered_s
+            self.note = "cancelling ..."
+            self._do(self._cancel, self.look.runs[self.place.run])
         return action
+
+    def _cancel(self, run: RunDir) -> None:
+        try:
+            ids = " ".join(cancel_run(run)) or "nothing"
+            self.note = f"cancelled {ids}; go on later with hpcsft resume {run.path}"
+        except HpcsftError as error:
+            self.note = " ".join(error.lines())
+        self._next_ask_s = self._answered_s
+        os.write(self._wake_writer, b"\0")
+
+    def _do(self, act: Callable[..., None], *arguments: object) -> threading.Thread:
+        """Do in a thread what may take long."""
+        thread = threading.Thread(target=act, args=arguments, daemon=True)
+        self._at_work = [*(each for each in self._at_work if each.is_alive()), thread]
+        thread.start()
+        return thread
 
     def _page(self) -> RenderableType:
         width, height = self.console.size
@@ -151,13 +168,6 @@ class LiveScreen:
         return not self.stay and all(state.finished for state in self.states)
 
 
-def _start(act: Callable[..., None], *arguments: object) -> threading.Thread:
-    """Do in a thread what may take long."""
-    thread = threading.Thread(target=act, args=arguments, daemon=True)
-    thread.start()
-    return thread
-
-
 def read_log(run: RunDir, state: RunState, place: Place) -> LogView:
     """The end of the log that belongs on the screen."""
     stage = state.stages[chosen_stage(state, place)]
@@ -169,10 +179,3 @@ def read_log(run: RunDir, state: RunState, place: Place) -> LogView:
     ranks = sorted(int(file.stem) for file in folder.glob("*.out") if file.stem.isdigit())
     path = folder / f"{chosen_rank(stage, place)}.{chosen_stream(stage, place)}"
     return LogView(str(path.relative_to(run.path)), last_lines(path, LOG_LINES, LOG_BYTES), ranks)
-
-
-def _cancel(run: RunDir) -> str:
-    try:
-        return f"cancelled {' '.join(cancel_run(run)) or 'nothing'}; go on later with hpcsft resume {run.path}"
-    except HpcsftError as error:
-        return " ".join(error.lines())

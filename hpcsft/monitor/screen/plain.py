@@ -49,8 +49,7 @@ def watch_plain(look: Look, as_json: bool, out: IO[str]) -> list[RunState]:
                 print(line, file=sys.stderr, flush=True)
         if all(state.finished for state in states):
             return states
-        moved = any(event.event in ("stage", "run") for event in found) and before[0] is not None
-        before = list(states)
+        moved, before = look.news, list(states)
         time.sleep(max(FILES_S, (time.monotonic() - began_s) / SHARE))
         since_s = time.monotonic() - asked_s
         if look.queue and (since_s >= pause_s or (moved and since_s >= SHORTEST_S)):

@@ -20,7 +20,7 @@ from hpcsft.monitor.reading.snapshot import NOTHING
 from hpcsft.monitor.state.facts import Facts
 from hpcsft.monitor.state.run import run_state
 from hpcsft.plan import Plan, make_plan
-from hpcsft.records import StageStatus, Submission, SubmittedStage, append_jsonl, now, read_json, write_json
+from hpcsft.records import Progress, StageStatus, Submission, SubmittedStage, append_jsonl, now, read_json, write_json
 from hpcsft.rundir import RunDir
 from hpcsft.spec import parse_spec
 
@@ -235,3 +235,20 @@ def test_heartbeats_of_many_ranks_are_not_read_at_every_look(run):
     assert len(reader.facts(NOTHING, True).details.heartbeats) == 1
     reader._next_beats_s = 0.0
     assert len(reader.facts(NOTHING, True).details.heartbeats) == 2
+
+
+def test_a_task_that_says_another_state_is_news_and_its_progress_is_none(run, driver):
+    submit(run, "local", f"local-{driver.pid}")
+    status = say(run, "train", "running", "7")
+    look = Look([run])
+    look.states()
+    assert not look.news
+    further = status.model_copy(update={"progress": Progress(done=1, total=2, unit="steps")})
+    write_json(run.status_file("train", 0, 1), further)
+    look.states()
+    assert not look.news
+    say(run, "train", "stopped", "7")
+    look.states()
+    assert look.news
+    look.states()
+    assert not look.news
