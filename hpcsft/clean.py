@@ -55,7 +55,10 @@ def look_over(runs: Sequence[RunDir], keep: int | None) -> tuple[list[Chosen], l
     Raises ClusterError when Slurm does not answer: then nobody knows whose training runs.
     """
     chosen, refused = [], []
-    for run, state in zip(runs, look_at(runs), strict=True):
+    for run, state in zip(runs, look_at(runs, detailed=False), strict=True):
+        if state.lost:
+            refused.append(HpcsftError(f"{run.path.name}: {state.lost}", "nothing of it was touched"))
+            continue
         training = next((stage.state for stage in state.stages if stage.name == "train"), "unsubmitted")
         try:
             cleaning = plan_cleaning(run, checkpoints_to_keep(training, keep))

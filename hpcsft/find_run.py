@@ -69,21 +69,26 @@ def newest_run() -> RunDir:
 def find(word: str, ask_slurm: bool = True) -> Found:
     """The run that `word` names, and the stage and task if it is the id of a job.
 
+    A directory that exists is never the beginning of a name, and a word that ends with a slash is a directory's only.
     Raises RunNotFoundError if it names none or more than one, and ClusterError if only Slurm could tell and it does
     not answer.
     """
+    if not word:
+        raise RunNotFoundError("no run has an empty name", HINT)
     name = word.rstrip("/") or word
     if "/" in name or name in (".", "..") or _is_run(name):
         return Found(_opened(Path(word), word))
     runs = known_runs()
-    job = JOB.fullmatch(name)
+    job = JOB.fullmatch(word)
     if job and (found := _of_job(job["job"], job["index"], runs)):
         return _the_only(found, name, "has a job of this id")
-    if named := _of_name(name, runs):
+    if named := _of_name(word, runs):
         return _the_only([Found(run) for run in named], name, "is called so or begins so")
     if job and ask_slurm and name[0].isdigit() and (told := _from_slurm(job["job"], job["index"])):
         return told
     if os.path.isdir(name):
+        if _runs_in(name) == []:
+            raise RunNotFoundError(f"no run in {name}/", HINT)
         _opened(Path(name), word)
     raise _none_such(word, runs, bool(job))
 
@@ -104,11 +109,19 @@ def _of_job(job_id: str, index: str | None, runs: Iterable[RunDir]) -> list[Foun
     return found
 
 
-def _of_name(name: str, runs: Sequence[RunDir]) -> list[RunDir]:
-    """The runs of this directory name, else of this name in their spec, else those that begin so."""
+def _of_name(word: str, runs: Sequence[RunDir]) -> list[RunDir]:
+    """The runs of this directory name, else of this name in their spec, else those that begin so.
+
+    With a slash at its end only the first, and of a directory that exists not the last.
+    """
+    name = word.rstrip("/")
     whole = [run for run in runs if run.path.name == name]
+    if whole or word != name:
+        return whole
     plain = [run for run in runs if run.path.name.rpartition("-")[0] == name]
-    return whole or plain or [run for run in runs if run.path.name.startswith(name)]
+    if plain or os.path.isdir(name):
+        return plain
+    return [run for run in runs if run.path.name.startswith(name)]
 
 
 def _from_slurm(job_id: str, index: str | None) -> Found | None:
@@ -169,14 +182,14 @@ def _nearest(word: str, names: Sequence[str]) -> str | None:
     return whole[near[0]] if near else None
 
 
-def _runs_in(word: str) -> list[RunDir]:
-    """All runs of a folder of runs; empty if `word` is no such folder."""
+def _runs_in(word: str) -> list[RunDir] | None:
+    """All runs of a folder of runs; None if `word` is no folder, or none that can be read, or a run."""
     if _is_run(word) or not os.path.isdir(word):
-        return []
+        return None
     try:
         return runs_in(Path(word))
     except OSError:
-        return []
+        return None
 
 
 def _opened(path: Path, word: str | None = None) -> RunDir:
@@ -184,7 +197,7 @@ def _opened(path: Path, word: str | None = None) -> RunDir:
     try:
         return RunDir.open(word or path)
     except RunNotFoundError as error:
-        siblings = [run.path.name for run in _runs_in(str(path.parent))]
+        siblings = [run.path.name for run in _runs_in(str(path.parent)) or []]
         if not path.exists() and (near := _nearest(path.name, siblings)):
             error.hint = f"did you mean {path.parent / near}?"
         raise

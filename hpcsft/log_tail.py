@@ -1,20 +1,30 @@
-"""Reads the ends of logs: what was appended since, and the last lines as a terminal would show them."""
+"""Reads the ends of logs: what was appended since, and the last lines; and makes text of files safe for a terminal."""
 
 from __future__ import annotations
 
+import codecs
 import os
 import re
 from pathlib import Path
 
 CHUNK_BYTES = 1 << 20
 LAST_BYTES = 1 << 16
-ESCAPES = rb"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)|\x1b[ -/]*[0-Z\\^-~]"
-"""Colours, cursor moves, window titles and the like."""
-CONTROLS = rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]"
-"""Control bytes but for tab, line feed and carriage return."""
-UNWANTED = re.compile(ESCAPES + b"|" + CONTROLS)
-LATE_CONTROLS = dict.fromkeys(range(0x80, 0xA0))
-"""The controls of Unicode's second block, which some terminals obey as well."""
+TITLE = r"(?:\x1b\]|\x9d)[^\x00-\x08\x0a-\x1f\x7f-\x9f]*"
+"""All but the end of what sets the title of a window and the like."""
+ESCAPES = rf"(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]|{TITLE}(?:\x07|\x1b\\|\x9c)|\x1b[ -/]*[0-Z\\^-~]"
+"""Also colours, cursor moves and more."""
+CONTROLS = r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]"
+"""Control characters but for tab, line feed and carriage return; also Unicode's second block, C1."""
+UNWANTED = re.compile(f"{ESCAPES}|{CONTROLS}")
+UNFINISHED = re.compile(rf"(?:(?:\x1b\[|\x9b)[0-?]*[ -/]*|{TITLE}\x1b?|\x1b[ -/]*)\Z")
+"""The beginning of one of ESCAPES, at the end of a text."""
+LONGEST_ESCAPE = 256
+"""Characters; what goes on longer than that is none."""
+LINE_BREAKS = re.compile(r"[\n\r\x0b\x0c\x1c-\x1e\x85\u2028\u2029]+")
+BIDI_MARKS = re.compile(r"[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+"""They change the order in which a terminal shows what is beside them."""
+SURROGATES = re.compile(r"[\ud800-\udfff]")
+"""Halves of characters: they cannot be printed."""
 
 
 class Tail:
@@ -88,16 +98,39 @@ def last_lines(path: Path, count: int, max_bytes: int = LAST_BYTES) -> list[str]
 
 def shown_lines(data: bytes) -> list[str]:
     """The lines of `data` as a terminal would show them: of a progress bar its last state, no colours, no controls."""
-    text = UNWANTED.sub(b"", data).decode("utf-8", errors="replace").translate(LATE_CONTROLS)
-    lines = text.split("\n")
+    lines = UNWANTED.sub("", data.decode("utf-8", errors="replace")).split("\n")
     if not lines[-1]:
         lines.pop()
     return [_last_segment(line).expandtabs() for line in lines]
 
 
-def for_terminal(data: bytes) -> bytes:
-    """`data` without what would change the terminal that it is written to; progress bars still move."""
-    return UNWANTED.sub(b"", data)
+def one_line(text: str) -> str:
+    """A message from a file as one line for a terminal, cut nowhere: ` / ` for line breaks, and nothing that moves it.
+
+    Escape sequences, control characters and marks of the writing direction are left out.
+    """
+    lines = LINE_BREAKS.split(re.sub(ESCAPES, "", text))
+    plain = (re.sub(CONTROLS, "", BIDI_MARKS.sub("", line)).replace("\t", " ").strip() for line in lines)
+    return SURROGATES.sub("\N{REPLACEMENT CHARACTER}", " / ".join(filter(None, plain)))
+
+
+class TerminalText:
+    """What is read of a log, part by part, as text that changes nothing on a terminal; progress bars still move.
+
+    A part may end in the middle of a character or of an escape sequence: that waits for the next one.
+    """
+
+    def __init__(self) -> None:
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        self._waiting = ""
+
+    def feed(self, data: bytes) -> str:
+        """What can be written by now."""
+        text = self._waiting + self._decoder.decode(data)
+        unfinished = UNFINISHED.search(text, max(0, len(text) - LONGEST_ESCAPE))
+        end = unfinished.start() if unfinished else len(text)
+        self._waiting = text[end:]
+        return UNWANTED.sub("", text[:end])
 
 
 def _last_segment(line: str) -> str:

@@ -9,7 +9,7 @@ def agreed(question: str, yes: bool) -> bool:
     """Does the person at the terminal say yes? With `yes` nobody is asked; without a terminal nobody can be."""
     if yes:
         return True
-    if not sys.stdin.isatty():
+    if sys.stdin is None or not sys.stdin.isatty():  # it is None where it was closed
         return False
     try:
         return input(f"{question} [y/N] ").lower().startswith("y")

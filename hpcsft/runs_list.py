@@ -155,13 +155,10 @@ def progress_text(row: RunRow) -> str:
 
 def _states(runs: Sequence[RunDir]) -> tuple[list[RunState | None], str | None]:
     """The state of each run, None where it cannot be read; and why Slurm was not heard."""
+    look = Look(runs)
     try:
-        look = Look(runs)
         look.states(())  # tells which jobs have not been told about
-        problem = look.ask(MAX_AGE_S).problem
-        return list(look.states(())), problem
-    except (ValueError, OSError, HpcsftError):
-        if len(runs) == 1:
-            return [None], None
-    each = [_states([run]) for run in runs]
-    return [state for states, _ in each for state in states], next((problem for _, problem in each if problem), None)
+        look.ask(MAX_AGE_S)
+        return [None if state.lost else state for state in look.states(())], look.snapshot.problem
+    except HpcsftError:  # there is one run alone
+        return [None], None

@@ -24,6 +24,8 @@ TERMINAL = (
     "DEADLINE",
 )
 
+OPTIONS_OF_USERS = ("SQUEUE_", "SACCT_", "SCANCEL_", "SINFO_")
+"""Variables by which people change what the clients print for them; not for us."""
 NO_ACCOUNTS = "accounting storage is disabled"
 """What sacct says on a cluster that keeps no accounts."""
 
@@ -41,6 +43,8 @@ class QueueEntry(NamedTuple):
     start: str = ""
     """When it started, or is expected to start: local time in ISO 8601, or N/A."""
     nodes: str = ""
+    end: str = ""
+    """When it ended, or its time limit would end it; as `start`."""
 
     @property
     def alive(self) -> bool:
@@ -63,7 +67,7 @@ def read_queue() -> str:
 
     ClusterError if Slurm does not answer.
     """
-    fields = "%F|%K|%T|%M|%l|%S|%N|%r"
+    fields = "%F|%K|%T|%M|%l|%S|%e|%N|%r"
     return run_client("squeue", "--noheader", "--me", "--array", "--states=all", f"--format={fields}")
 
 
@@ -76,9 +80,11 @@ def parse_queue(output: str) -> list[QueueEntry]:
     """The lines of read_queue."""
     entries = []
     for line in output.splitlines():
-        job_id, index, state, elapsed, limit, start, nodes, reason = line.strip().split("|", 7)
+        if line.startswith("CLUSTER: "):  # with SLURM_CLUSTERS set
+            continue
+        job_id, index, state, elapsed, limit, start, end, nodes, reason = line.strip().split("|", 8)
         number = int(index) if index.isdigit() else 0
-        entries.append(QueueEntry(job_id, number, state, reason, elapsed, limit, start, nodes))
+        entries.append(QueueEntry(job_id, number, state, reason, elapsed, limit, start, nodes, end))
     return entries
 
 
@@ -87,7 +93,7 @@ def read_past(job_ids: Sequence[str]) -> str:
 
     ClusterError if there are no accounts (see `NO_ACCOUNTS`), or they do not answer.
     """
-    fields = "JobID,State,Elapsed,Timelimit,Start,NodeList"
+    fields = "JobID,State,Elapsed,Timelimit,Start,End,NodeList"
     return run_client("sacct", "-n", "-X", "-D", "-P", "-j", ",".join(job_ids), "-o", fields)
 
 
@@ -95,12 +101,12 @@ def parse_past(output: str) -> list[QueueEntry]:
     """The lines of read_past: one for each task, of its last attempt."""
     latest: dict[tuple[str, int], QueueEntry] = {}
     for line in output.splitlines():
-        task, state, elapsed, limit, start, nodes = line.strip().split("|", 5)
+        task, state, elapsed, limit, start, end, nodes = line.strip().split("|", 6)
         job_id, _, index = task.partition("_")
         if index and not index.isdigit():
             continue  # tasks of an array that never started
         number = int(index or 0)
-        latest[job_id, number] = QueueEntry(job_id, number, state.split()[0], "", elapsed, limit, start, nodes)
+        latest[job_id, number] = QueueEntry(job_id, number, state.split()[0], "", elapsed, limit, start, nodes, end)
     return list(latest.values())
 
 
@@ -182,11 +188,17 @@ def signal_job(job_id: str, name: str) -> None:
 
 def run_client(*command: str, ignore: Sequence[str] = ()) -> str:
     """What a client command of Slurm prints; ClusterError if it fails for a reason that `ignore` does not name."""
-    env = {**os.environ, "SLURM_TIME_FORMAT": "standard"}
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(OPTIONS_OF_USERS)}
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S, env=env)
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise ClusterError(f"{command[0]} does not answer: {error}", "is this a node of the cluster?") from None
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=TIMEOUT_S, env={**kept, "SLURM_TIME_FORMAT": "standard"}
+        )
+    except subprocess.TimeoutExpired:
+        message = f"{command[0]} does not answer within {TIMEOUT_S} s"
+        raise ClusterError(message, "try again when Slurm answers") from None
+    except OSError as error:
+        message = f"{command[0]} does not answer: {error.strerror}"
+        raise ClusterError(message, "is this a node of the cluster?") from None
     if done.returncode and not any(reason in done.stderr for reason in ignore):
         reason = done.stderr.strip().splitlines()[-1:] or [f"exit status {done.returncode}"]
         raise ClusterError(f"{command[0]} failed: {reason[0]}", "try again when Slurm answers")

@@ -28,7 +28,7 @@ def main(argv: list[str] | None = None) -> int:
     from hpcsft.monitor.look import look_at
     from hpcsft.question import agreed
 
-    [state] = look_at([run], tolerant=True)
+    [state] = look_at([run], tolerant=True, detailed=False)
     if state.finished:
         print(f"{run.path} {'waits' if state.state == 'waiting' else 'has ended already'}; nothing to cancel")
         return EXIT_OK

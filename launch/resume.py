@@ -31,7 +31,7 @@ def main(argv: list[str] | None = None) -> int:
     from hpcsft.cluster.resume import resume_run
     from hpcsft.monitor.look import look_at
 
-    [state] = look_at([run])
+    [state] = look_at([run], detailed=False)
     if state.state in ("pending", "running"):
         print(f"{run.path} is {state.state}; nothing to resume")
         return EXIT_OK

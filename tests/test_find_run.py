@@ -42,6 +42,41 @@ def test_the_whole_name_goes_before_a_beginning(home):
     assert find_run("llama-7").path == longer.path
 
 
+@pytest.mark.parametrize("word", ["runsx", "runsx/"])
+def test_a_folder_is_never_the_beginning_of_a_name(word, home):
+    Path("runsx").mkdir()
+    bare_run(home / "other", "runsx-old-0123abcd", {"train": "7"})
+    remember_runs_dir(home / "other")
+    for finding in (find_run, lambda word: find_runs([word])):
+        with pytest.raises(RunNotFoundError, match=r"^no run in runsx/$") as caught:
+            finding(word)
+    assert caught.value.hint == "hpcsft runs lists those that are known; or name its directory"
+    Path("runsx").rmdir()
+    if word.endswith("/"):
+        with pytest.raises(RunNotFoundError, match=f"^no run {word} in "):
+            find_run(word)
+    else:
+        assert find_run(word).path == home / "other" / "runsx-old-0123abcd"
+
+
+def test_a_slash_at_the_end_is_that_of_a_directory(home):
+    run = bare_run(home / "other", "123-0123abcd", {"train": "7"})
+    remember_runs_dir(home / "other")
+    assert find_run("123-0123abcd/").path == run.path
+    assert find_run("123").path == find_run("7").path == run.path
+    for word in ("123/", "7/"):
+        with pytest.raises(RunNotFoundError, match=f"^no run {word} in "):
+            find_run(word)
+    Path("123").mkdir()
+    assert find_run("123").path == run.path, "a whole name goes before a folder that is no run"
+
+
+def test_an_empty_name_is_no_beginning(home):
+    bare_run(Path("runs"), "llama-00000000")
+    with pytest.raises(RunNotFoundError, match=r"^no run has an empty name$"):
+        find_runs([""])
+
+
 def test_several_candidates_are_listed_newest_first(home):
     bare_run(Path("runs"), "llama-00000000", age=200_000)
     new = bare_run(home / "elsewhere", "llama-11111111")

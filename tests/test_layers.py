@@ -97,7 +97,8 @@ RULES = {
     ),
     "hpcsft.monitor": Rule("errors records rundir usage monitor", "rich", later="report.document report.terminal"),
     "hpcsft.monitor.reading": Rule(
-        f"{LOW} slurm_client attempt cluster.local log_tail monitor.reading monitor.state.facts monitor.failure.naming"
+        f"{LOW} slurm_client attempt cluster.local log_tail monitor.reading monitor.state.facts "
+        "monitor.state.task monitor.failure.naming"
     ),
     "hpcsft.monitor.screen": Rule(
         f"{LOW} cluster.submit log_tail notify.announce monitor.look monitor.screen monitor.state monitor.view", "rich"
@@ -107,7 +108,7 @@ RULES = {
     ),
     "hpcsft.monitor.state.facts": Rule("records plan slurm_client"),
     "hpcsft.monitor.failure": Rule("records attempt.causes attempt.journal attempt.outcome monitor.failure"),
-    "hpcsft.monitor.view": Rule("records attempt.causes usage.text monitor.state monitor.view", "rich"),
+    "hpcsft.monitor.view": Rule("records attempt.causes usage.record usage.text monitor.state monitor.view", "rich"),
     "hpcsft.usage": Rule("records rundir plan attempt usage"),
     "hpcsft.usage.record": Rule("records"),  # this and the next five are pure
     "hpcsft.usage.attempts": Rule("records attempt"),

@@ -7,7 +7,7 @@ import random
 
 import pytest
 
-from hpcsft.log_tail import CHUNK_BYTES, Tail, for_terminal, last_lines, offset_of_last, shown_lines
+from hpcsft.log_tail import CHUNK_BYTES, Tail, TerminalText, last_lines, offset_of_last, one_line, shown_lines
 
 
 def test_a_tail_reads_each_byte_once(tmp_path):
@@ -84,11 +84,72 @@ def test_last_lines_of_a_long_file_are_whole(tmp_path):
     assert last_lines(path, 3, max_bytes=10) == ["x" * 10], "a line without an end is better than none"
 
 
+def is_safe(text: str) -> bool:
+    """Is there no control character in it, of either block, but for those that end a line or move a progress bar?"""
+    return not any(ord(letter) < 32 or 0x7F <= ord(letter) < 0xA0 for letter in text if letter not in "\t\n\r")
+
+
 def test_any_bytes_can_be_shown():
     data = random.Random(1).randbytes(200_000)
-    text = "".join(shown_lines(data + "\u009b2J".encode()))
-    assert not any(ord(character) < 32 or 0x7F <= ord(character) < 0xA0 for character in text)
+    lines = shown_lines(data + "\u009b2J\u009d0;a title\u009cend".encode())
+    assert is_safe("".join(lines)) and lines[-1].endswith("end") and "title" not in lines[-1]
 
 
-def test_a_progress_bar_moves_on_the_terminal_and_nothing_else_does():
-    assert for_terminal(b"\x1b[2J\x1b]0;title\x1b\\ 10%\r 20%\x07\n") == b" 10%\r 20%\n"
+@pytest.mark.parametrize(
+    "log",
+    [
+        b"\x1b[2J\x1b]0;title\x1b\\ 10%\r 20%\x07\n",
+        b" \xc2\x9b2J10%\xc2\x9d0;title\xc2\x9c\r \x1b[1;31m2\xc2\x850\x1b[0m%\n",
+    ],
+)
+def test_a_progress_bar_moves_on_the_terminal_and_nothing_else_does(log):
+    assert TerminalText().feed(log) == " 10%\r 20%\n"
+    text = TerminalText()
+    assert "".join(text.feed(log[place : place + 1]) for place in range(len(log))) == " 10%\r 20%\n"
+
+
+def test_a_part_that_ends_in_the_middle_is_shown_whole():
+    log = "Größe 模型 \x1b[1m😀\x1b[0m \x1b]0;ein Titel\x1b\\Ende\n".encode()
+    for place in range(len(log)):
+        text = TerminalText()
+        assert text.feed(log[:place]) + text.feed(log[place:]) == "Größe 模型 😀 Ende\n", place
+
+
+def test_what_never_ends_withholds_no_text():
+    text = TerminalText()
+    assert text.feed(b"before\x1b]0;" + b"x" * 1000) == "before]0;" + "x" * 1000
+    assert text.feed(b"\x1b]8;\nnext line\n\x1b") == "]8;\nnext line\n"
+
+
+def test_nothing_of_any_bytes_moves_the_terminal_however_they_are_cut():
+    chance = random.Random(2)
+    data = chance.randbytes(100_000) + bytes(chance.choices(b"\x1b[]\\\x07\xc2\x9b\x9d;2Jx\n", k=100_000))
+    text, shown = TerminalText(), ""
+    while data:
+        size = chance.randrange(1, 2000)
+        shown, data = shown + text.feed(data[:size]), data[size:]
+    assert is_safe(shown)
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("as it is: Größe 模型 😀", "as it is: Größe 模型 😀"),
+        ("", ""),
+        ("one\ntwo\r\n\n\n  three\r\n", "one / two / three"),
+        ("one\rtwo\x0bthree\x85four\u2028five", "one / two / three / four / five"),
+        ("\x1b]0;owned\x07a\x1b[2J\x1b[31mb\tc\x9b2Jd\x00\x08\x7f", "ab cd"),
+        ("\u202egpj.exe\u2066\u200f", "gpj.exe"),
+        ("half \udc80", "half \N{REPLACEMENT CHARACTER}"),
+        ("x" * 10_000, "x" * 10_000),
+    ],
+)
+def test_a_message_is_one_line_that_moves_nothing(text, line):
+    assert one_line(text) == line
+    assert is_safe(line) and line.encode()
+
+
+def test_any_text_is_one_line():
+    chance = random.Random(3)
+    text = "".join(chr(chance.randrange(0x3000)) for _ in range(100_000)) + "\udc80"
+    assert len(one_line(text).splitlines()) == 1 and is_safe(one_line(text)) and "\t" not in one_line(text)

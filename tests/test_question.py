@@ -27,3 +27,9 @@ def test_nobody_is_asked_with_yes_and_nobody_agrees_without_a_terminal(monkeypat
     assert agreed("?", yes=True)
     monkeypatch.setattr("sys.stdin.isatty", lambda: False, raising=False)
     assert not agreed("?", yes=False)
+
+
+def test_nobody_can_be_asked_where_the_input_was_closed(monkeypatch):
+    monkeypatch.setattr("sys.stdin", None)  # as `command <&-` leaves it
+    assert not agreed("?", yes=False)
+    assert agreed("?", yes=True)

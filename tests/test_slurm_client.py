@@ -32,24 +32,29 @@ RUNNING = (
 )
 
 
+STARTED, ENDS = "2026-11-30T10:00:00", "2026-11-30T11:00:00"
+
+
 def test_the_queue_is_read_line_by_line():
     output = (
-        "44|N/A|RUNNING|1:23|1:00:00|2026-11-30T10:00:00|n[1-2]|None\n"
-        "45|2|PENDING|0:00|UNLIMITED|N/A||Resources, or | so\n"
+        f"CLUSTER: one\n44|N/A|RUNNING|1:23|1:00:00|{STARTED}|{ENDS}|n[1-2]|None\n"
+        "45|2|PENDING|0:00|UNLIMITED|N/A|N/A||Resources, or | so\n"
     )
     assert parse_queue(output) == [
-        QueueEntry("44", 0, "RUNNING", "None", "1:23", "1:00:00", "2026-11-30T10:00:00", "n[1-2]"),
-        QueueEntry("45", 2, "PENDING", "Resources, or | so", "0:00", "UNLIMITED", "N/A", ""),
+        QueueEntry(
+            "44", 0, "RUNNING", "None", "1:23", "1:00:00", "2026-11-30T10:00:00", "n[1-2]", "2026-11-30T11:00:00"
+        ),
+        QueueEntry("45", 2, "PENDING", "Resources, or | so", "0:00", "UNLIMITED", "N/A", "", "N/A"),
     ]
     assert parse_queue("") == []
 
 
 def test_the_past_is_that_of_the_last_attempt_of_each_task():
     output = (
-        "44|PREEMPTED|00:10:00|01:00:00|2026-11-30T08:00:00|n1\n"
-        "44|CANCELLED by 1000|00:20:00|01:00:00|2026-11-30T09:00:00|n2\n"
-        "45_0|COMPLETED|00:10:00|UNLIMITED|2026-11-30T08:00:00|n1\n"
-        "45_[1-3]|PENDING|00:00:00|01:00:00|Unknown|None assigned\n"
+        "44|PREEMPTED|00:10:00|01:00:00|2026-11-30T08:00:00|2026-11-30T08:10:00|n1\n"
+        "44|CANCELLED by 1000|00:20:00|01:00:00|2026-11-30T09:00:00|2026-11-30T09:20:00|n2\n"
+        "45_0|COMPLETED|00:10:00|UNLIMITED|2026-11-30T08:00:00|2026-11-30T08:10:00|n1\n"
+        "45_[1-3]|PENDING|00:00:00|01:00:00|Unknown|Unknown|None assigned\n"
     )
     found = parse_past(output)
     assert [(entry.job_id, entry.index, entry.state) for entry in found] == [

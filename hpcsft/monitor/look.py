@@ -1,12 +1,12 @@
-"""The states of runs, now: files and Slurm's last answer put together. Only reads."""
+"""The states of runs, now: files and Slurm's last answer put together."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
-from hpcsft.errors import ClusterError, RunNotFoundError
+from hpcsft.errors import ClusterError, HpcsftError, RunNotFoundError
 from hpcsft.monitor.reading.collect import Reader, open_jobs
-from hpcsft.monitor.reading.snapshot import NOTHING, SharedQueue, Snapshot
+from hpcsft.monitor.reading.snapshot import NOTHING, SharedQueue
 from hpcsft.monitor.state.facts import Facts
 from hpcsft.monitor.state.run import RunState, run_state
 from hpcsft.rundir import RunDir
@@ -22,65 +22,74 @@ class Look:
     def __init__(self, runs: Sequence[RunDir]):
         self.runs = list(runs)
         self.snapshot = NOTHING
-        self._readers = [Reader(run) for run in runs]
-        in_slurm = [reader.run for reader in self._readers if _in_slurm(reader)]
-        self.queue = SharedQueue(in_slurm) if in_slurm else None
-        """None if none of the runs is in Slurm."""
+        self.queue: SharedQueue | None = None
+        """None as long as none of the runs is in Slurm."""
         self.news = False
         """Has a task said since the look before that it is in another state? Then Slurm may know more, too."""
+        self._readers = [Reader(run) for run in runs]
+        self._jobs: frozenset[str] = frozenset()
         self._open: frozenset[str] = frozenset()
         self._known: dict[int, tuple[Facts, RunState]] = {}
-        self._used: dict[int, tuple[Facts, Usage | None]] = {}
+        self._used: dict[int, tuple[object, Usage | None]] = {}
 
     def states(self, detailed: Collection[int] | None = None) -> list[RunState]:
         """The states of all runs, by their files and the last answer of Slurm; details only of the runs `detailed`.
 
-        Raises RunNotFoundError if a run is not there, and HpcsftError if a file of it cannot be understood; one that
-        goes while it is watched keeps its last state.
+        What cannot be read keeps its last state and says why (`lost`). Of one run alone that is raised:
+        RunNotFoundError if it is not there, HpcsftError if it was never read.
         """
-        opened: set[str] = set()
         self.news = False
-        states = [
-            self._state(number, reader, detailed is None or number in detailed, opened)
-            for number, reader in enumerate(self._readers)
-        ]
-        self._open = frozenset(opened)  # in one step: `ask` may run in another thread
+        states = [self.state(number, detailed is None or number in detailed) for number in range(len(self.runs))]
+        in_slurm = [facts for facts, _ in self._known.values() if facts.in_slurm]
+        if self.queue is None and in_slurm:
+            self.queue = SharedQueue(self.runs)
+        self._jobs = frozenset(job.job_id for known in in_slurm for job in known.submitted.values())
+        self._open = frozenset().union(*map(open_jobs, in_slurm))  # in one step: `ask` may run in another thread
         return states
 
-    def _state(self, number: int, reader: Reader, full: bool, opened: set[str]) -> RunState:
+    def state(self, number: int, full: bool = True) -> RunState:
+        """The state of one run; see `states`."""
         before, state = self._known.get(number, (None, None))
         try:
-            facts = reader.facts(self.snapshot, full)
-        except RunNotFoundError:
-            if state is None:
-                raise
-            return state
-        opened |= open_jobs(reader, facts)
+            facts = self._readers[number].facts(self.snapshot, full)
+        except (HpcsftError, OSError) as error:
+            return self._lost(number, state, error)
         self.news |= before is not None and _words(before) != _words(facts)
-        if full:
+        if before is None or state is None or not _as_before(before, facts):
             state = run_state(facts)
-            if state.finished:
-                state = state.model_copy(update={"usage": self._usage_of(number, facts)})
-        elif before is None or state is None or not _as_before(before, facts):
-            state = run_state(facts)
-        else:
-            state = state.model_copy(update={"as_of": facts.as_of, "now": facts.now})
+        state = state.model_copy(update={"as_of": facts.as_of, "now": facts.now, "lost": None})
+        if full and state.finished:
+            state = state.model_copy(update={"usage": self._usage_of(number, facts)})
         self._known[number] = facts, state
         return state
 
+    def _lost(self, number: int, state: RunState | None, error: HpcsftError | OSError) -> RunState:
+        """What is shown of a run that cannot be read now."""
+        message = error.message if isinstance(error, HpcsftError) else f"{error.filename}: {error.strerror}"
+        gone, alone = isinstance(error, RunNotFoundError), len(self.runs) == 1
+        if alone and (gone or state is None):
+            raise error if isinstance(error, HpcsftError) else HpcsftError(message) from None
+        known = state or RunState(run_dir=str(self.runs[number].path), state="unsubmitted", stages=[], train={})
+        return known.model_copy(update={"lost": message, "gone": gone})
+
     def _usage_of(self, number: int, facts: Facts) -> Usage | None:
-        """Reads all metrics, so once for an end."""
+        """Reads all metrics, so only when a file of the run is another."""
+        stamp = self._readers[number].stamp(), _words(facts)
         before, usage = self._used.get(number, (None, None))
-        if before is None or not _as_before(before, facts):
+        if before != stamp:
             usage = usage_of(self.runs[number])
-        self._used[number] = facts, usage
+        self._used[number] = stamp, usage
         return usage
 
-    def ask(self, max_age_s: float) -> Snapshot:
-        """Ask Slurm, unless somebody else has done so in the last `max_age_s` seconds. May take a minute."""
+    def ask(self, max_age_s: float) -> bool:
+        """Ask Slurm, unless somebody else has done so in the last `max_age_s` seconds. May take a minute.
+
+        Has anything changed about the jobs of these runs?
+        """
+        before = self.snapshot
         if self.queue is not None:
             self.snapshot = self.queue.look(max_age_s, self._open)
-        return self.snapshot
+        return not self.snapshot.same_as(before, self._jobs)
 
 
 def look_at(
@@ -92,9 +101,9 @@ def look_at(
     """
     look = Look(runs)
     look.states(())  # tells which jobs have not been told about
-    problem = look.ask(max_age_s).problem
-    if problem and not tolerant:
-        raise ClusterError(problem, "try again when Slurm answers")
+    look.ask(max_age_s)
+    if look.snapshot.problem and not tolerant:
+        raise ClusterError(look.snapshot.problem, "try again when Slurm answers")
     return look.states(None if detailed else ())
 
 
@@ -102,17 +111,10 @@ def _as_before(before: Facts, after: Facts) -> bool:
     """Is there nothing new, and nothing that time alone changes?"""
     if any(status.state == "running" for status in after.statuses):
         return False
-    if (before.details is None) != (after.details is None):
-        return False
-    lasting = ("submitted", "statuses", "queue", "driver_alive", "cancelled", "hands_off", "train", "problem")
-    return before.plan is after.plan and all(getattr(before, name) == getattr(after, name) for name in lasting)
+    names = ("plan", "submitted", "statuses", "queue", "driver_alive", "cancelled", "hands_off", "train", "problem")
+    return all(getattr(before, name) == getattr(after, name) for name in (*names, "as_of", "details"))
 
 
 def _words(facts: Facts) -> list[tuple[str, int, str, int, str]]:
     """What tasks say that they are in, not how far they are."""
     return [(said.stage, said.index, said.state, said.restart, said.job_id) for said in facts.statuses]
-
-
-def _in_slurm(reader: Reader) -> bool:
-    submission = reader.submission()
-    return submission is not None and submission.cluster == "slurm"

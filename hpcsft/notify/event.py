@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 from typing import NamedTuple
 
 from hpcsft.records import StageStatus, Submission, SubmittedStage
@@ -43,6 +44,12 @@ def ended_by_hand(statuses: Sequence[StageStatus]) -> bool:
     """Was the last word that of a stage that a person had started, who then knows?"""
     newest = max(statuses, key=lambda status: status.updated, default=None)
     return newest is not None and newest.by_hand
+
+
+def last_word_s(statuses: Sequence[StageStatus]) -> float | None:
+    """When a task last said something, in seconds since 1970 by its node's clock; None if none has."""
+    newest = max((status.updated for status in statuses), default="")
+    return datetime.fromisoformat(newest).timestamp() if newest else None
 
 
 def _is_of(status: StageStatus, job: SubmittedStage) -> bool:

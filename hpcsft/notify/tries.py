@@ -1,7 +1,8 @@
 """RUN_DIR/notified: who has tried to tell of an event, and what came of it.
 
 Each try is a file that only one process can create: EVENT-JOBS.json, then EVENT-JOBS-2.json, ... JOBS is the number of
-jobs submitted so far, so that a run that was resumed tells again.
+jobs submitted so far, so that a run that was resumed tells again. A try need not be in all ways: who lacks what a way
+takes leaves that way to others.
 """
 
 from __future__ import annotations
@@ -10,7 +11,10 @@ import contextlib
 import os
 import socket
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
 
 from pydantic import ValidationError
 
@@ -21,7 +25,7 @@ CLAIM_S = 120.0
 """A try without an outcome that is older has been killed."""
 
 MAX_TRIES = 5
-"""After so many nobody tries again: it will not work at the next look either."""
+"""After so many in one way nobody tries that way again: it will not work at the next look either."""
 
 
 class Try(Record):
@@ -38,6 +42,19 @@ class Try(Record):
     """Way -> why it failed."""
 
 
+class Standing(NamedTuple):
+    """What the tries so far leave to do."""
+
+    number: int
+    """Of the next try."""
+    untried: list[str]
+    """Ways that nobody has tried."""
+    left: list[str]
+    """Ways in which it was not told, nobody is at it, and that were not tried too often."""
+    busy: bool
+    """Is somebody at it?"""
+
+
 class Tries:
     """The tries to tell of one event of one submission."""
 
@@ -46,21 +63,24 @@ class Tries:
         self.event = event
         self.num_jobs = num_jobs
 
-    def due(self, ways: Sequence[str]) -> tuple[int, Sequence[str]] | None:
-        """The number of the next try and what of `ways` is left to try; None if there is nothing left to do, or
-        somebody is at it."""
-        number = 0
-        while number < MAX_TRIES and self._file(number + 1).exists():
+    def look(self, ways: Sequence[str]) -> Standing:
+        """How the tries in `ways` stand. One that has not said yet what it tries counts as one in all of them."""
+        number, counts, told, busy = 1, Counter[str](), set[str](), set[str]()
+        while (file := self._file(number)).exists():
+            found = self._read(number) or Try(started="", host="", ways=list(ways))
+            counts.update(found.ways)
+            if found.ended:
+                told.update(way for way in found.ways if way not in found.failures)
+            elif time.time() - file.stat().st_mtime <= CLAIM_S:
+                busy.update(found.ways)
             number += 1
-        if number == 0:
-            return 1, ways
-        newest = self._read(number)
-        if number == MAX_TRIES or (newest and newest.delivered):
-            return None
-        if newest is None or newest.ended is None:
-            age_s = time.time() - self._file(number).stat().st_mtime
-            return (number + 1, newest.ways if newest else ways) if age_s > CLAIM_S else None
-        return number + 1, list(newest.failures)
+        untold = [way for way in ways if way not in told]
+        return Standing(
+            number,
+            untried=[way for way in ways if not counts[way]],
+            left=[way for way in untold if way not in busy and counts[way] < MAX_TRIES],
+            busy=any(way in busy for way in untold),
+        )
 
     def claim(self, number: int, ways: Sequence[str]) -> bool:
         """Begin a try, unless somebody else has. OSError if the run directory cannot be written."""
@@ -80,7 +100,7 @@ class Tries:
             outcome = {"ended": now(), "delivered": not failures, "failures": dict(failures)}
             write_json(self._file(number), begun.model_copy(update=outcome))
 
-    def _file(self, number: int) -> os.PathLike[str]:
+    def _file(self, number: int) -> Path:
         return self.run.notification_file(self.event, self.num_jobs, number)
 
     def _read(self, number: int) -> Try | None:

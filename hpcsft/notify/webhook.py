@@ -49,7 +49,8 @@ def _silence(timeout_s: float) -> str:
 
 
 class _Redirects(urllib.request.HTTPRedirectHandler):
-    """Followed over http(s) only, and never from https to http. 307 and 308 keep the POST, as they should."""
+    """Followed over http(s) only, and never from https to http, with the same POST. urllib would turn it into a GET for
+    301, 302 and 303: those answer 200, and nothing is delivered. 303 asks for just that, and is not followed."""
 
     http_error_308 = urllib.request.HTTPRedirectHandler.http_error_302  # Python 3.10 has none
 
@@ -57,11 +58,9 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
         self, req: urllib.request.Request, fp: IO[bytes], code: int, msg: str, headers: HTTPMessage, newurl: str
     ) -> urllib.request.Request | None:
         allowed = ("https",) if urlsplit(req.full_url).scheme == "https" else ("https", "http")
-        if urlsplit(newurl).scheme not in allowed:
+        if code == 303 or urlsplit(newurl).scheme not in allowed:
             raise HTTPError(req.full_url, code, msg, headers, fp)
-        if code in (307, 308):
-            return urllib.request.Request(newurl, req.data, dict(req.header_items()), method=req.get_method())
-        return super().redirect_request(req, fp, code, msg, headers, newurl)
+        return urllib.request.Request(newurl, req.data, req.headers, method=req.get_method())  # with a Host of its own
 
 
 def _opener() -> urllib.request.OpenerDirector:

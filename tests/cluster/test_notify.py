@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from hpcsft.cluster.submit import prepare_run
+from hpcsft.notify.announce import deliver_pending
 from hpcsft.plan import make_plan
 from hpcsft.records import read_json
 from hpcsft.rundir import RunDir
@@ -70,10 +71,17 @@ def test_an_address_on_the_command_line_is_kept_in_the_spec_alone(values: dict[s
     assert "notify.webhook=https://hooks.example.org/..." in read_json(run.provenance)["command"]
 
 
-def test_the_local_driver_tells_how_the_run_ended(values: dict[str, Any], endpoint: Endpoint, tmp_path: Path) -> None:
+def test_the_local_driver_tells_how_the_run_ended(
+    values: dict[str, Any], endpoint: Endpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Though somebody without the secret sees it fail before the driver does."""
     values["data"] |= {"max_length": 16, "overlong": "drop"}
     run = submitted(values, tmp_path)
-    assert wait_for("the notification", lambda: outcome(run), TIMEOUT_S)["delivered"]
+    monkeypatch.delenv(VARIABLE)
+    wait_for("the failure", lambda: [s for s in run.read_statuses() if s.state == "failed"], TIMEOUT_S)
+    seen = [deliver_pending(run, "failed")]
+    wait_for("the notification", lambda: seen.append(deliver_pending(run, "failed")) or outcome(run), TIMEOUT_S)
+    assert outcome(run)["delivered"] and {delivery.line for delivery in seen} == {None}
     (request,) = endpoint.requests
     assert request["path"] == f"/{SECRET}" and request["text"].startswith("tiny: preprocess failed: no training row is")
     assert (tmp_path / "told").read_text().startswith("failed tiny: preprocess: no training row is left")

@@ -306,8 +306,8 @@ def test_without_a_controller_the_commands_say_so(
 
 def test_the_lines_of_squeue_are_understood() -> None:
     lines = (
-        "12|N/A|PENDING|0:00|10:00|2026-11-30T10:00:00||Resources\n"
-        "13|4|RUNNING|1:02|UNLIMITED|2026-11-30T09:00:00|n[1-2]|None\n14|0|PENDING|0:00|1|N/A||a|b\n"
+        "12|N/A|PENDING|0:00|10:00|2026-11-30T10:00:00|NONE||Resources\n"
+        "13|4|RUNNING|1:02|UNLIMITED|2026-11-30T09:00:00|N/A|n[1-2]|None\n14|0|PENDING|0:00|1|N/A|NONE||a|b\n"
     )
     first, second, third = parse_queue(lines)
     assert (first.job_id, first.index, first.state, first.reason) == ("12", 0, "PENDING", "Resources")

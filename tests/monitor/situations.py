@@ -40,16 +40,17 @@ def facts(
     *known: StageStatus | QueueEntry,
     ids: dict[str, str] | None = None,
     local: bool | None = None,
+    plan: Plan = PLAN,
     **more: Any,
 ) -> Facts:
     """`known` holds statuses and squeue's lines in any order; `local` is whether the driver lives (None: Slurm)."""
     submitted = {
-        stage: SubmittedStage(stage=stage, job_id=job_id, depends_on=[], tasks=PLAN.stage(stage).tasks, submitted="")
+        stage: SubmittedStage(stage=stage, job_id=job_id, depends_on=[], tasks=plan.stage(stage).tasks, submitted="")
         for stage, job_id in (IDS if ids is None else ids).items()
     }
     given: dict[str, Any] = {
         "run_dir": "/runs/tiny-0123abcd",
-        "plan": PLAN,
+        "plan": plan,
         "submitted": submitted,
         "statuses": [entry for entry in known if isinstance(entry, StageStatus)],
         "queue": [entry for entry in known if isinstance(entry, QueueEntry)] if local is None else None,

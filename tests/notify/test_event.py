@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from hpcsft.notify.event import Event, ended_by_hand, event_of
+from hpcsft.notify.event import Event, ended_by_hand, event_of, last_word_s
 from hpcsft.records import StageStatus, Submission, SubmittedStage
 
 TASKS = {"preprocess": 2, "train": 1, "judge": 1, "report": 1}
@@ -79,3 +79,10 @@ def test_who_finished_a_run_by_hand_knows():
     assert ended_by_hand([by_hand, *jobs])
     assert not ended_by_hand([by_hand, *jobs, status("report", "done", "4", updated="2026-01-04")])
     assert not ended_by_hand([])
+
+
+def test_the_last_word_of_a_run_is_the_newest_that_any_task_said():
+    said = [status("train", "failed", "2", updated="1970-01-01T00:02:00.500+00:00")]
+    said.append(status("preprocess", "done", "1_0", updated="1970-01-01T00:01:00.000+00:00"))
+    assert last_word_s(said) == 120.5
+    assert last_word_s([]) is None and last_word_s(DONE) is None

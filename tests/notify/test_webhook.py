@@ -45,16 +45,53 @@ def test_other_ways_to_say_that_it_was_taken(endpoint, status):
     assert post(endpoint.address + SECRET, DOCUMENT) is None
 
 
+@contextlib.contextmanager
+def answering_once() -> Iterator[tuple[int, list[bytes]]]:
+    """The port of a server that takes one DOCUMENT, and what it was sent, headers and all."""
+    said: list[bytes] = []
+
+    def answer(server: socket.socket) -> None:
+        connection = server.accept()[0]
+        with connection:
+            connection.settimeout(10)
+            whole = b""
+            while not whole.endswith(json.dumps(DOCUMENT).encode()):
+                whole += connection.recv(65536)
+            said.append(whole)
+            connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(10)
+        thread = threading.Thread(target=answer, args=(server,))
+        thread.start()
+        yield server.getsockname()[1], said
+        thread.join()
+
+
 def redirected(place: str, status: int = 307) -> Callable[[dict[str, Any]], tuple[Any, ...]]:
     """Answers /new, and sends everybody else to `place`."""
     return lambda request: (200, b"ok") if request["path"] == "/new" else (status, b"", {"Location": place})
 
 
-@pytest.mark.parametrize("status", [307, 308])
+@pytest.mark.parametrize("status", [301, 302, 307, 308])
 def test_a_redirect_keeps_the_document(endpoint, status):
     endpoint.answer = redirected(f"{endpoint.address}/new", status)
     assert post(endpoint.address + SECRET, DOCUMENT) is None
     assert endpoint.requests[-1] == {**DOCUMENT, "path": "/new", "key": None}
+
+
+def test_a_redirect_that_asks_for_a_get_is_no_delivery(endpoint):
+    endpoint.answer = redirected(f"{endpoint.address}/new", 303)
+    assert post(endpoint.address + SECRET, DOCUMENT) == "it answered with 303, a redirect that is not followed"
+    assert len(endpoint.requests) == 1
+
+
+def test_a_redirect_to_another_host_names_that_host(endpoint):
+    with answering_once() as (port, said):
+        endpoint.answer = redirected(f"http://127.0.0.1:{port}/new")
+        assert post(endpoint.address + SECRET, DOCUMENT) is None
+    assert said[0].startswith(b"POST /new ") and said[0].count(b"\r\nHost: ") == 1
+    assert f"\r\nHost: 127.0.0.1:{port}\r\n".encode() in said[0]
 
 
 @pytest.mark.parametrize("place", ["file:///etc/passwd", "ftp://127.0.0.1/x", "gopher://127.0.0.1/x"])
@@ -128,14 +165,6 @@ def test_a_proxy_of_the_environment_is_used(endpoint, monkeypatch):
 
 
 def test_it_says_who_it_is_because_discord_bars_urllib():
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        thread = threading.Thread(target=post, args=(f"http://127.0.0.1:{server.getsockname()[1]}/", DOCUMENT))
-        thread.start()
-        connection = server.accept()[0]
-        with connection:
-            said = b""
-            while not said.endswith(json.dumps(DOCUMENT).encode()):
-                said += connection.recv(65536)
-            connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
-        thread.join()
-    assert b"\r\nUser-Agent: hpcsft\r\n" in said and b"\r\nContent-Type: application/json\r\n" in said
+    with answering_once() as (port, said):
+        assert post(f"http://127.0.0.1:{port}/", DOCUMENT) is None
+    assert b"\r\nUser-Agent: hpcsft\r\n" in said[0] and b"\r\nContent-Type: application/json\r\n" in said[0]

@@ -25,7 +25,8 @@ class Files:
         """
         key = (str(path), parse)
         try:
-            found = os.stat(path)
+            with open(path, "rb") as file:  # on a network filesystem that is what makes news of other hosts visible
+                found = os.fstat(file.fileno())
             stamp = (found.st_mtime_ns, found.st_size, found.st_ino)
             known = self._known.get(key)
             if known is None or known[0] != stamp:

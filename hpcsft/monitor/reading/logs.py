@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from hpcsft.log_tail import shown_lines
 from hpcsft.monitor.failure.naming import suspects
@@ -54,16 +54,24 @@ def _end(run: RunDir, path: Path, begin: int, files: Files) -> Log | None:
     known = files.read(path, _read)
     if known is None:
         return None
-    data, offset, lines_before = known
-    if begin > offset:
-        lines_before += data[: begin - offset].count(b"\n")
-        data = data[begin - offset :]
-    lines = shown_lines(data)
-    return Log(path=str(path.relative_to(run.path)), lines=lines, lines_before=lines_before) if lines else None
+    passed = known.data[: begin - known.offset].count(b"\n") if begin > known.offset else 0
+    lines = known.lines[passed:]
+    log = str(path.relative_to(run.path))
+    return Log(path=log, lines=lines, lines_before=known.lines_before + passed) if lines else None
 
 
-def _read(path: Path) -> tuple[bytes, int, int]:
-    """The last bytes of a file, where they begin, and how many lines come before."""
+class End(NamedTuple):
+    """The end of a file."""
+
+    data: bytes
+    offset: int
+    """Where it begins, in bytes."""
+    lines_before: int
+    lines: list[str]
+    """As a terminal would show them."""
+
+
+def _read(path: Path) -> End:
     with open(path, "rb") as file:
         offset = max(0, file.seek(0, 2) - LOG_BYTES)
         file.seek(0)
@@ -74,4 +82,4 @@ def _read(path: Path) -> tuple[bytes, int, int]:
     if offset:  # the first line is a part of one
         first, newline, data = data.partition(b"\n")
         offset, lines_before = offset + len(first + newline), lines_before + 1
-    return data, offset, lines_before
+    return End(data, offset, lines_before, shown_lines(data))

@@ -24,6 +24,8 @@ from hpcsft.slurm_client import NO_ACCOUNTS, QueueEntry, parse_past, parse_queue
 
 IDS_PER_SACCT = 1000
 """A command line has an end."""
+MOST_PAST = 20_000
+"""So many ended jobs are remembered."""
 
 
 class Answer(Record):
@@ -33,7 +35,7 @@ class Answer(Record):
     """When squeue answered, in seconds since the epoch; 0: never."""
     queue: str = ""
     past: dict[str, str] = {}
-    """Job id -> sacct's lines about it; empty text for one that it does not know."""
+    """Job id -> sacct's lines about it, once it has ended; empty text for one that sacct does not know."""
     accounts: bool = True
     """Does the cluster keep any?"""
     problem: str | None = None
@@ -52,8 +54,11 @@ class Snapshot:
         self.known = answer.time > 0
         """Has Slurm ever answered?"""
         self._by_job: dict[str, list[QueueEntry]] = {}
-        for entry in [*parse_queue(answer.queue), *parse_past("".join(answer.past.values()))]:
+        for entry in parse_queue(answer.queue):
             self._by_job.setdefault(entry.job_id, []).append(entry)
+        for job_id, lines in answer.past.items():  # squeue's word is the newer one
+            if job_id not in self._by_job and (ended := parse_past(lines)):
+                self._by_job[job_id] = ended
 
     def entries(self, job_ids: Iterable[str]) -> list[QueueEntry]:
         """What Slurm says of these jobs; of an array every task that it names."""
@@ -62,13 +67,13 @@ class Snapshot:
     def __contains__(self, job_id: str) -> bool:
         return job_id in self._by_job
 
-    def same_as(self, other: Snapshot) -> bool:
-        """Is all as in `other` but for the time that has passed?"""
-        return self.problem == other.problem and self._lasting() == other._lasting()
+    def same_as(self, other: Snapshot, job_ids: Collection[str]) -> bool:
+        """Is all about these jobs as in `other`, but for the time that has passed?"""
+        return self.problem == other.problem and self._lasting(job_ids) == other._lasting(job_ids)
 
-    def _lasting(self) -> set[tuple[str, int, str, str, str]]:
-        entries = (entry for found in self._by_job.values() for entry in found)
-        return {(entry.job_id, entry.index, entry.state, entry.reason, entry.nodes) for entry in entries}
+    def _lasting(self, job_ids: Collection[str]) -> list[tuple[str, int, str, str, str]]:
+        entries = self.entries(sorted(job_ids))
+        return [(entry.job_id, entry.index, entry.state, entry.reason, entry.nodes) for entry in entries]
 
 
 NOTHING = Snapshot(Answer())
@@ -79,8 +84,8 @@ class SharedQueue:
     """Slurm's answers for the monitors of `runs`."""
 
     def __init__(self, runs: Sequence[RunDir]):
-        conf = os.environ.get("SLURM_CONF", "")
-        name = f"{socket.gethostname()}-{os.getuid()}-{hashlib.sha256(conf.encode()).hexdigest()[:8]}.json"
+        cluster = "\n".join(os.environ.get(name, "") for name in ("SLURM_CONF", "SLURM_CLUSTERS"))
+        name = f"{socket.gethostname()}-{os.getuid()}-{hashlib.sha256(cluster.encode()).hexdigest()[:8]}.json"
         self.files = list(dict.fromkeys(run.queue_cache / name for run in runs))
         self.answer = Answer()
         self.snapshot = NOTHING
@@ -128,11 +133,15 @@ class SharedQueue:
                 for line in read_past(missing[first : first + IDS_PER_SACCT]).splitlines(keepends=True):
                     job_id = re.split("[_+|]", line, maxsplit=1)[0]
                     told[job_id] = told.get(job_id, "") + line
+            going = {entry.job_id for entry in parse_past("".join(told.values())) if entry.alive}
         except ClusterError as error:  # accounts that do not answer now are asked with the next squeue
-            told = {}
             if NO_ACCOUNTS in error.message:
                 self._take(self.answer.model_copy(update={"accounts": False}))
-        self._take(self.answer.model_copy(update={"past": {**self.answer.past, **told}}))
+            return True
+        except ValueError:  # sacct prints what is not understood
+            return True
+        past = {**self.answer.past, **{job: lines for job, lines in told.items() if job not in going}}
+        self._take(self.answer.model_copy(update={"past": dict(list(past.items())[-MOST_PAST:])}))
         return True
 
     def _share(self) -> None:

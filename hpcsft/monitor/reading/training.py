@@ -19,14 +19,12 @@ LAST_BYTES = 4_096
 """A few steps: enough to tell where training is."""
 PACE_STEPS = 100
 """The pace is that of so many last steps of an attempt."""
-MAX_GAP_S = 1800.0
-"""A longer pause between two steps lies between two attempts."""
 
 
-def read_training(run: RunDir, files: Files, whole: bool) -> dict[str, Any]:
+def read_training(run: RunDir, files: Files, whole: bool, since: float = 0.0) -> dict[str, Any]:
     """The last step's metrics; with `whole` also recent losses, validation losses, pace and newest checkpoint.
 
-    Empty before training.
+    Empty before training. The pace is that of the attempt that began at `since`, in seconds since the epoch.
     """
     rows = files.read(run.metrics, _tail if whole else _end) or []
     facts: dict[str, Any] = dict(rows[-1]) if rows else {}
@@ -36,7 +34,7 @@ def read_training(run: RunDir, files: Files, whole: bool) -> dict[str, Any]:
     if not rows and not validation:
         return {}
     facts["losses"] = [row["loss"] for row in rows if row.get("loss") is not None]
-    facts["pace_s"] = pace_s(rows)
+    facts["pace_s"] = pace_s(rows, since)
     facts["validation"] = [{"checkpoint": row["checkpoint"], "loss": row["loss"]} for row in validation]
     with contextlib.suppress(OSError, ValueError, KeyError):
         facts["checkpoint"] = (run.checkpoints / "latest").read_text().strip()
@@ -45,16 +43,13 @@ def read_training(run: RunDir, files: Files, whole: bool) -> dict[str, Any]:
     return facts
 
 
-def pace_s(rows: list[dict[str, Any]]) -> float | None:
-    """Seconds from step to step, saving and validation included, over the last steps of the newest attempt.
+def pace_s(rows: list[dict[str, Any]], since: float = 0.0) -> float | None:
+    """Seconds from step to step, saving and validation included, over the last steps of the attempt of `since`.
 
     None before two steps are done.
     """
-    times = [_time(row) for row in rows[-PACE_STEPS - 1 :]]
-    times = [moment for moment in times if moment is not None]
-    begin = max((i for i in range(1, len(times)) if not 0 <= times[i] - times[i - 1] < MAX_GAP_S), default=0)
-    times = times[begin:]
-    return (times[-1] - times[0]) / (len(times) - 1) if len(times) > 1 else None
+    times = [moment for row in rows[-PACE_STEPS - 1 :] if (moment := _time(row)) is not None and moment >= since]
+    return (times[-1] - times[0]) / (len(times) - 1) if len(times) > 1 and times[-1] > times[0] else None
 
 
 def _time(row: dict[str, Any]) -> float | None:

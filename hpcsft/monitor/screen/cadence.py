@@ -1,4 +1,4 @@
-"""How often Slurm is asked. Pure but for the dice."""
+"""When Slurm is asked. Times are seconds since the epoch. Pure but for the dice."""
 
 from __future__ import annotations
 
@@ -16,20 +16,29 @@ JITTER = 0.1
 
 
 class Cadence:
-    """The pause until the next question: `base_s`, growing as long as nothing changes."""
+    """The pauses between questions: `base_s`, growing as long as nothing changes."""
 
     def __init__(self, base_s: float):
         self.base_s = base_s
         self.pause_s = base_s
+        self.wanted = 0.0
+        """An answer from before this moment is too old: something has happened since."""
+        self._jitter = random.uniform(1 - JITTER, 1 + JITTER)
 
-    def changed(self) -> None:
-        """Something has changed: go back to the beginning."""
-        self.pause_s = self.base_s
+    def want(self, now: float) -> None:
+        """Something has happened, or a person asks: go back to the beginning, with an answer that is newer."""
+        self.pause_s, self.wanted = self.base_s, now
 
-    def unchanged(self) -> None:
-        """Nothing has changed since the last question."""
-        self.pause_s = max(self.base_s, min(LONGEST_S, self.pause_s * GROWTH))
+    def answered(self, changed: bool) -> None:
+        """There is an answer; has anything changed since the one before?"""
+        self.pause_s = self.base_s if changed else max(self.base_s, min(LONGEST_S, self.pause_s * GROWTH))
+        self._jitter = random.uniform(1 - JITTER, 1 + JITTER)
 
-    def next_s(self) -> float:
-        """Seconds from one answer to the next question."""
-        return self.pause_s * random.uniform(1 - JITTER, 1 + JITTER)
+    def due(self, asked: float, now: float) -> bool:
+        """Is it time for the next question, if the last one was at `asked`?"""
+        pause_s = SHORTEST_S if self.wanted > asked else self.pause_s * self._jitter
+        return abs(now - asked) >= pause_s  # a clock that was set back stops nothing
+
+    def max_age_s(self, asked: float, now: float) -> float:
+        """How old an answer to somebody else's question may be, to do instead."""
+        return max(0.0, now - self.wanted) if self.wanted > asked else self.pause_s / 2

@@ -55,6 +55,8 @@ class Facts(Record):
 
     run_dir: str
     plan: Plan
+    in_slurm: bool = False
+    """Was it submitted to Slurm?"""
     submitted: dict[str, SubmittedStage]
     statuses: list[StageStatus]
     queue: list[QueueEntry] | None

@@ -6,15 +6,16 @@ is never called failed, whatever its last attempt said.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import Any
 
 from hpcsft.errors import EXIT_CANCELLED, EXIT_OK, EXIT_RUN_WAITING, EXIT_STAGE_FAILED, EXIT_UNFINISHED
 from hpcsft.monitor.state.facts import Facts, State
 from hpcsft.monitor.state.ranks import RankTrouble, rank_troubles
-from hpcsft.monitor.state.stage import StageState, stage_state, whole_state
+from hpcsft.monitor.state.stage import StageState, TaskState, stage_state, whole_state
 from hpcsft.monitor.state.standing import Standing, standing
+from hpcsft.plan import StagePlan
 from hpcsft.records import Record
 from hpcsft.usage.record import Usage
 
@@ -53,6 +54,10 @@ class RunState(Record):
     standings: list[Standing] = []
     usage: Usage | None = None
     """What it used, when it has ended."""
+    lost: str | None = None
+    """Why its directory cannot be read now; what is told is older then."""
+    gone: bool = False
+    """Is the directory not there any more?"""
 
     @property
     def name(self) -> str:
@@ -61,8 +66,13 @@ class RunState(Record):
 
     @property
     def finished(self) -> bool:
-        """Will nothing change any more by itself?"""
-        return self.state in ("done", "failed", "waiting", "cancelled")
+        """Will nothing change any more by itself? What failed has not ended while parts of it go on."""
+        if self.state == "failed" and any(task.state in ("running", "pending") for task in self._tasks()):
+            return self.gone
+        return self.gone or self.state in ("done", "failed", "waiting", "cancelled")
+
+    def _tasks(self) -> Iterator[TaskState]:
+        return (task for stage in self.stages for task in stage.tasks)
 
     @property
     def exit_code(self) -> int:
@@ -81,8 +91,9 @@ def run_state(facts: Facts) -> RunState:
     hands_on = [s for s in facts.statuses if s.by_hand and s.state == "running" and s.job_id not in facts.hands_off]
     by_hand = {status.stage for status in hands_on}
     for stage in facts.plan.stages:
-        before: set[State] = {earlier.state for earlier in stages}
-        if any(earlier.name in by_hand for earlier in stages):
+        needed = _needed(facts, stage)
+        before: set[State] = {earlier.state for earlier in stages if earlier.name in needed}
+        if needed & by_hand:
             before.add("waiting")  # what follows is in that person's hands as well
         stages.append(stage_state(facts, stage, before))
     shown = [stage for stage in stages if stage.state != "unsubmitted"]
@@ -97,6 +108,18 @@ def run_state(facts: Facts) -> RunState:
         ranks=_ranks(facts, stages),
         standings=[standing(judged) for judged in facts.details.judged] if facts.details else [],
     )
+
+
+def _needed(facts: Facts, stage: StagePlan) -> set[str]:
+    """Stages that have to end well before `stage`. A driver on one machine ends with the first that does not."""
+    names = facts.plan.stage_names
+    if facts.driver_alive is not None:
+        return set(names[: names.index(stage.name)])
+    found = set(stage.depends_on)
+    for name in reversed(names[: names.index(stage.name)]):
+        if name in found:
+            found |= set(facts.plan.stage(name).depends_on)
+    return found
 
 
 def _ranks(facts: Facts, stages: Sequence[StageState]) -> list[RankTrouble]:

@@ -16,6 +16,9 @@ WAITING = "waiting: "
 SAME_MOMENT_S = 5.0
 """Clocks of two login nodes may differ by so much."""
 
+LAST_WORD_S = 20.0
+"""So long after its end a job may still be about to tell why."""
+
 
 def task_state(
     facts: Facts,
@@ -46,6 +49,8 @@ def task_state(
         )
         if entry is None and status and spoke and status.state in ("failed", "waiting"):
             return status.state, status.message  # the driver stops right after this
+        if waiting and spoke and status.state == "running" and _is_after(status.started, facts):
+            waiting = False  # it has started since Slurm said so
         running = spoke if entry is None else not waiting
         return ("running", None) if running else ("pending", _reason(entry))
     if facts.cancelled:
@@ -57,8 +62,10 @@ def task_state(
     if submitted is None:
         return ("failed", status.message) if status and status.state == "stopped" else ("running", None)  # by hand
     unknown = facts.queue is None and facts.driver_alive is None
-    if entry is None and (unknown or _is_news(facts, submitted)):
+    if entry is None and (unknown or is_news(facts, submitted)):
         return ("running" if spoke else "pending"), None  # we cannot know
+    if spoke and entry and _just_ended(facts, entry):
+        return "running", None  # its last word, or the batch script's, may be on its way through the filesystem
     if spoke and status.state == "stopped":
         return "failed", f"{status.message}; nothing has queued it again"
     if spoke:
@@ -70,11 +77,22 @@ def task_state(
     return "failed", "the job is gone and never started"
 
 
-def _is_news(facts: Facts, submitted: SubmittedStage) -> bool:
+def is_news(facts: Facts, submitted: SubmittedStage) -> bool:
     """Was the job submitted after Slurm said what it has, or in the same moment?"""
-    if facts.as_of is None or not submitted.submitted:
+    return _is_after(submitted.submitted, facts)
+
+
+def _is_after(moment: str, facts: Facts) -> bool:
+    if facts.as_of is None or not moment:
         return False
-    return datetime.fromisoformat(submitted.submitted).timestamp() > facts.as_of - SAME_MOMENT_S
+    return datetime.fromisoformat(moment).timestamp() > facts.as_of - SAME_MOMENT_S
+
+
+def _just_ended(facts: Facts, entry: QueueEntry) -> bool:
+    try:
+        return facts.now - datetime.fromisoformat(entry.end).timestamp() < LAST_WORD_S
+    except ValueError:
+        return False
 
 
 def _is_of(status: StageStatus, submitted: SubmittedStage) -> bool:

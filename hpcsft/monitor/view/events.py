@@ -9,6 +9,8 @@ from hpcsft.monitor.state.run import SCHEMA_VERSION, RunState
 from hpcsft.monitor.state.stage import StageState
 from hpcsft.monitor.view.words import amount, phrases, run_state_text
 from hpcsft.records import Progress, Record
+from hpcsft.usage.record import Usage
+from hpcsft.usage.text import usage_lines
 
 
 class Event(Record):
@@ -18,8 +20,8 @@ class Event(Record):
     time: float
     """Seconds since the epoch."""
     run_dir: str
-    event: Literal["stage", "run", "slurm", "sign"]
-    """slurm: it does not answer, or answers again; sign: nothing has changed, and the run goes on."""
+    event: Literal["stage", "run", "slurm", "sign", "usage"]
+    """slurm: it does not answer, or answers again; sign: nothing has changed, the run goes on; usage: at the end."""
     stage: str | None = None
     state: State | None = None
     job_ids: list[str] = []
@@ -28,8 +30,9 @@ class Event(Record):
     message: str | None = None
     hint: str | None = None
     log: str | None = None
+    usage: Usage | None = None
     text: str
-    """The line that people see."""
+    """The line that people see; of usage several."""
 
 
 def events(before: RunState | None, after: RunState) -> list[Event]:
@@ -59,6 +62,13 @@ def signs_of_life(run: RunState) -> list[Event]:
     return [
         _event(run, "sign", plain_line(stage, run.now) + told.get(stage.name, ""), **_facts(stage)) for stage in running
     ]
+
+
+def usage_events(run: RunState) -> list[Event]:
+    """What the run has used, if it is known."""
+    if run.usage is None:
+        return []
+    return [_event(run, "usage", "\n".join(usage_lines(run.usage)), usage=run.usage)]
 
 
 def plain_line(stage: StageState, now: float) -> str:
@@ -96,7 +106,7 @@ def _facts(stage: StageState) -> dict[str, object]:
     }
 
 
-def _event(run: RunState, kind: Literal["stage", "run", "slurm", "sign"], text: str, **facts: object) -> Event:
+def _event(run: RunState, kind: str, text: str, **facts: object) -> Event:
     return Event(time=run.now, run_dir=run.run_dir, event=kind, text=text, **facts)
 
 

@@ -26,7 +26,8 @@ class Place:
     """Is there one run only, and no table of runs?"""
     stage: int | None = None
     """None: the one that matters most now."""
-    task: int = 0
+    task: int | None = None
+    """None: the task that matters most."""
     rank: int | None = None
     """None: the rank that failed first, else rank 0."""
     stream: Literal["out", "err"] | None = None
@@ -47,6 +48,17 @@ def chosen_stage(state: RunState, place: Place) -> int:
             if stage.state in wanted:
                 return number
     return max(0, len([stage for stage in state.stages if stage.state != "unsubmitted"]) - 1)
+
+
+def chosen_task(stage: StageState, place: Place) -> int:
+    """The task whose log is shown: the one that was chosen, else the first that failed or waits, or that runs."""
+    if place.task is not None:
+        return min(place.task, max(0, len(stage.tasks) - 1))
+    for wanted in (("failed", "waiting"), ("running",)):
+        for task in stage.tasks:
+            if task.state in wanted:
+                return task.index
+    return 0
 
 
 def chosen_stream(stage: StageState, place: Place) -> Literal["out", "err"]:
@@ -73,7 +85,8 @@ def press(place: Place, key: str, states: Sequence[RunState], ranks: Sequence[in
     if key == "u":
         return place, "ask"
     if place.page == "runs":
-        return _in_runs(place, key, len(states)), None
+        readable = bool(states) and bool(states[place.run].stages)
+        return (place if key in ("enter", "right") and not readable else _in_runs(place, key, len(states))), None
     state = states[place.run]
     if key == "c" and not state.finished:
         return replace(place, asks=True), None
@@ -107,10 +120,10 @@ def _in_run(place: Place, key: str, state: RunState) -> Place:
     if key not in steps:
         return place
     if place.page == "stage":
-        last = max(0, len(state.stages[stage].tasks) - 1)
-        return replace(place, task=min(max(0, place.task + steps[key]), last), rank=None, back=0)
+        last, now = max(0, len(state.stages[stage].tasks) - 1), chosen_task(state.stages[stage], place)
+        return replace(place, task=min(max(0, now + steps[key]), last), rank=None, back=0)
     return replace(
-        place, stage=min(max(0, stage + steps[key]), len(state.stages) - 1), task=0, rank=None, stream=None, back=0
+        place, stage=min(max(0, stage + steps[key]), len(state.stages) - 1), task=None, rank=None, stream=None, back=0
     )
 
 

@@ -7,7 +7,7 @@ from rich.text import Text
 
 from hpcsft.monitor.state.run import RunState
 from hpcsft.monitor.state.stage import StageState
-from hpcsft.monitor.view.words import STYLE, clock
+from hpcsft.monitor.view.words import STYLE, answered
 from hpcsft.usage.text import usage_lines
 
 
@@ -37,10 +37,12 @@ def trouble(stage: StageState) -> Group:
 
 
 def silence(state: RunState) -> Text | None:
-    """Since when Slurm has not answered."""
+    """Why what is shown is older than it should be: Slurm does not answer, or the run directory cannot be read."""
+    if state.lost:
+        return Text(f"cannot be read now: {state.lost}", style="yellow")
     if not state.problem:
         return None
-    since = f"as of {clock(state.as_of)}" if state.as_of else "what is shown comes from the run directory"
+    since = f"as of {answered(state)}" if state.as_of else "what is shown comes from the run directory"
     return Text(f"Slurm does not answer, {since}: {state.problem}", style="yellow")
 
 

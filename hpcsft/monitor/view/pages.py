@@ -14,7 +14,7 @@ from rich.text import Text
 from hpcsft.monitor.state.run import RunState
 from hpcsft.monitor.view.fit import Fit, Part
 from hpcsft.monitor.view.keys_help import HELP, footer
-from hpcsft.monitor.view.navigation import Place, chosen_rank, chosen_stage, chosen_stream
+from hpcsft.monitor.view.navigation import Place, chosen_rank, chosen_stage, chosen_stream, chosen_task
 from hpcsft.monitor.view.outcome import silence, trouble, troubles, used
 from hpcsft.monitor.view.stage import attempts_table, stage_head, tasks_table
 from hpcsft.monitor.view.stages import remarks, stages_table
@@ -60,7 +60,7 @@ def stage_page(
     if stage.state in ("failed", "waiting"):
         parts.append(Part(_spaced(trouble(stage)), 2))
     if len(stage.tasks) > 1:
-        parts.append(Part(_spaced(tasks_table(stage, place.task, max(3, height // 4))), 4))
+        parts.append(Part(_spaced(tasks_table(stage, chosen_task(stage, place), max(3, height // 4))), 4))
     if stage.attempts:
         parts.append(Part(_spaced(attempts_table(stage, max(3, height // 5), state.now)), 5))
     parts += [*_log_parts(state, place, log, height), *_bottom(state, place, width, note)]

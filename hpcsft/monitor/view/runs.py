@@ -48,6 +48,8 @@ def runs_table(states: Sequence[RunState], width: int, chosen: int | None = None
 
 def _row(state: RunState, mark: str) -> list[str]:
     """Name, state, the stage that matters most and how far it is, and what there is to say."""
+    if state.lost:
+        return [mark + state.name, "gone" if state.gone else "unreadable", "", state.lost]
     stage = state.stages[chosen_stage(state, Place("runs"))]
     if stage.state in ("failed", "waiting"):
         said = [stage.message or "see the log"]

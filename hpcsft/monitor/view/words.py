@@ -45,6 +45,13 @@ def near_time(moment: float, now: float) -> str:
     return time.strftime("%H:%M" if same_day else "%a %d %b %H:%M", time.localtime(moment))
 
 
+def answered(state: RunState) -> str:
+    """When Slurm said what is shown: the time, or with its day when that is another."""
+    assert state.as_of is not None
+    today = near_time(state.as_of, state.now) == time.strftime("%H:%M", time.localtime(state.as_of))
+    return clock(state.as_of) if today else near_time(state.as_of, state.now)
+
+
 def local_moment(text: str) -> float | None:
     """Slurm's local time in seconds since the epoch."""
     try:

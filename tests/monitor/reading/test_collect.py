@@ -4,11 +4,13 @@ lives, one that is gone, one on another machine, and a Slurm that does not answe
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -23,6 +25,7 @@ from hpcsft.plan import Plan, make_plan
 from hpcsft.records import Progress, StageStatus, Submission, SubmittedStage, append_jsonl, now, read_json, write_json
 from hpcsft.rundir import RunDir
 from hpcsft.spec import parse_spec
+from tests.runs import finished_run
 
 
 @pytest.fixture
@@ -123,7 +126,10 @@ def test_a_slurm_that_does_not_answer(run, monkeypatch, tmp_path):
 def squeue(tmp_path, monkeypatch) -> Path:
     """An squeue of our own, which answers as the real one does; tests/cluster asks the real one."""
     program = tmp_path / "squeue"
-    lines = ["7|N/A|RUNNING|1:02|1:00:00|2026-11-30T10:00:00|n1|None", "8|3|PENDING|0:00|1:00:00|N/A||Priority"]
+    lines = [
+        "7|N/A|RUNNING|1:02|1:00:00|2026-11-30T10:00:00|2026-11-30T11:00:00|n1|None",
+        "8|3|PENDING|0:00|1:00:00|N/A|NONE||Priority",
+    ]
     program.write_text("#!/bin/sh\n" + "".join(f"echo '{line}'\n" for line in lines))
     program.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
@@ -150,17 +156,17 @@ def test_a_job_that_was_submitted_after_the_last_answer_is_not_lost(run, squeue)
 
 
 def test_jobs_are_open_until_their_tasks_have_told_their_end(run):
-    reader = Reader(run)
-    assert open_jobs(reader, reader.facts(NOTHING, False)) == set()
+    def opened(as_of: float = time.time() + 3600) -> set[str]:
+        return open_jobs(collect(run, False).model_copy(update={"as_of": as_of}))
+
+    assert opened() == set()
     submit(run, "slurm", "7")
-    assert open_jobs(reader, reader.facts(NOTHING, False)) == {"7"}
+    assert opened() == {"7"} and opened(as_of=time.time() - 60) == set(), "an older answer cannot hold it"
     plan = Plan.model_validate(read_json(run.plan))
     for stage in plan.stages:
         for index in range(stage.tasks):
             say(run, stage.name, "done", "7", index, stage.tasks)
-    assert open_jobs(reader, reader.facts(NOTHING, False)) == set()
-    submit(run, "local", "local-1")
-    assert open_jobs(reader, reader.facts(NOTHING, False)) == set()
+    assert opened() == set()
 
 
 def test_many_runs_are_looked_at_without_their_details(run):
@@ -206,25 +212,72 @@ def test_looking_changes_nothing(run, driver):
     assert contents(run) == before
 
 
-def test_a_run_that_goes_while_it_is_watched_keeps_its_last_state(run, driver):
+def other_run(spec_values) -> RunDir:
+    """Another one beside `run`."""
+    return finished_run({**spec_values, "name": "other"})
+
+
+def test_a_run_that_goes_while_it_is_watched(run, driver, spec_values):
+    """Of one alone that is an error; among others it has ended with its last state."""
     submit(run, "local", f"local-{driver.pid}")
-    look = Look([run])
-    before = look.states()[0]
+    alone, among = Look([run]), Look([run, other_run(spec_values)])
+    before = among.states()[0]
+    alone.states()
     shutil.rmtree(run.path)
-    assert look.states()[0] == before
     with pytest.raises(RunNotFoundError, match="no run here any more"):
-        Look([run]).states()
+        alone.states()
+    gone, other = among.states()
+    assert gone.gone and gone.finished and gone.stages == before.stages and "no run here any more" in gone.lost
+    assert other.state == "done" and not other.lost
 
 
 @pytest.mark.parametrize("name", ["plan", "submission", "status"])
-def test_a_damaged_file_is_named(run, driver, name):
+@pytest.mark.parametrize("text", ["{", "[]", '{"stage": 1}'])
+def test_a_damaged_file_is_named_and_stops_no_other_run(run, driver, spec_values, name, text):
     submit(run, "local", f"local-{driver.pid}")
     say(run, "train", "running", "7")
     path = {"plan": run.plan, "submission": run.submission, "status": run.status / "train.json"}[name]
-    for text in ("{", "[]", '{"stage": 1}'):
-        path.write_text(text)
-        with pytest.raises(HpcsftError, match=f"{path.name} is not understood"):
-            Look([run]).states()
+    watched = Look([run])
+    before = watched.states()[0]
+    path.write_text(text)
+    with pytest.raises(HpcsftError, match=f"{path.name} is not understood"):
+        Look([run]).states()
+    bad, other = Look([run, other_run(spec_values)]).states()
+    assert f"{path.name} is not understood" in bad.lost and bad.stages == [] and other.state == "done"
+    assert watched.states()[0].stages == before.stages, "who has seen it before sees what it saw"
+
+
+def test_a_filesystem_that_hiccups_ends_nothing(run, driver, monkeypatch):
+    submit(run, "local", f"local-{driver.pid}")
+    look = Look([run])
+    before = look.states()[0]
+    with monkeypatch.context() as patch:
+        stale = OSError(errno.ESTALE, "Stale file handle", str(run.plan))
+        patch.setattr(Reader, "facts", lambda *_: (_ for _ in ()).throw(stale))
+        state = look.states()[0]
+    assert state.stages == before.stages and "Stale file handle" in state.lost and not state.finished
+    assert look.states()[0].lost is None
+
+
+def test_what_a_run_used_is_read_once_for_an_end(run, monkeypatch):
+    submit(run, "local", "local-4194304")  # a driver that is gone
+    say(run, "train", "running", "local-4194304")
+    calls = []
+    monkeypatch.setattr("hpcsft.monitor.look.usage_of", lambda run: calls.append(run))
+    look = Look([run])
+    assert [look.states()[0].state for _ in range(3)] == ["failed"] * 3 and len(calls) == 1
+    append_jsonl(run.metrics, {"step": 1, "loss": 1.0})
+    look.states()
+    assert len(calls) == 2
+
+
+def test_messages_are_one_line_and_change_no_terminal(run):
+    status = StageStatus(
+        stage="train", index=0, state="failed", attempt=1, job_id="7", message="a\x1b[2Jb\nc", hint="\x1b]0;x\x07d"
+    )
+    write_json(run.status_file("train", 0, 1), status)
+    said = collect(run).statuses[0]
+    assert "\x1b" not in said.message + said.hint and "\n" not in said.message and said.hint.endswith("d")
 
 
 def test_heartbeats_of_many_ranks_are_not_read_at_every_look(run):

@@ -13,8 +13,11 @@ import pytest
 from hpcsft.monitor.reading.snapshot import SharedQueue
 from hpcsft.rundir import RunDir
 
-QUEUE = "7|N/A|RUNNING|1:02|1:00:00|2026-11-30T10:00:00|n[1-2]|None\n8|3|PENDING|0:00|1:00:00|N/A||Priority\n"
-ACCOUNTS = "5|TIMEOUT|01:00:05|01:00:00|2026-11-30T08:00:00|n1\n"
+QUEUE = (
+    "7|N/A|RUNNING|1:02|1:00:00|2026-11-30T10:00:00|2026-11-30T11:00:00|n[1-2]|None\n"
+    "8|3|PENDING|0:00|1:00:00|N/A|N/A||Priority\n"
+)
+ACCOUNTS = "5|TIMEOUT|01:00:05|01:00:00|2026-11-30T08:00:00|2026-11-30T09:00:05|n1\n"
 
 
 class Programs:
@@ -88,8 +91,9 @@ def test_sacct_is_asked_once_about_what_has_vanished(programs, runs):
 def test_of_an_array_every_task_is_told(programs, runs):
     programs.answer(
         "sacct",
-        "5_0|COMPLETED|00:01:00|01:00:00|2026-11-30T08:00:00|n1\n5_1|PREEMPTED|00:01:00|01:00:00|2026-11-30T08:00:00|n2\n"
-        "5_1|CANCELLED by 1000|00:02:00|01:00:00|2026-11-30T08:10:00|n2\n",
+        "5_0|COMPLETED|00:01:00|01:00:00|2026-11-30T08:00:00|2026-11-30T08:01:00|n1\n"
+        "5_1|PREEMPTED|00:01:00|01:00:00|2026-11-30T08:00:00|2026-11-30T08:01:00|n2\n"
+        "5_1|CANCELLED by 1000|00:02:00|01:00:00|2026-11-30T08:10:00|2026-11-30T08:12:00|n2\n",
     )
     entries = SharedQueue(runs).look(15, {"5"}).entries(["5"])
     assert [(entry.index, entry.state) for entry in entries] == [(0, "COMPLETED"), (1, "CANCELLED")]
@@ -159,9 +163,43 @@ def test_what_counts_as_a_change(programs, runs):
     first = queue.look(15, set())
     programs.answer("squeue", QUEUE.replace("1:02", "1:17"))
     second = queue.look(0, set())
-    assert second.same_as(first), "time passes, nothing else"
+    assert second.same_as(first, {"7", "8"}), "time passes, nothing else"
     programs.answer("squeue", QUEUE.replace("PENDING", "RUNNING"))
-    assert not queue.look(0, set()).same_as(second)
+    third = queue.look(0, set())
+    assert not third.same_as(second, {"7", "8"}) and third.same_as(second, {"7"}), "8 is none of ours"
+
+
+def test_squeue_knows_better_than_what_sacct_once_said(programs, runs):
+    """A job that was submitted after the last squeue is asked of sacct, which calls it PENDING."""
+    programs.answer("sacct", "9|PENDING|00:00:00|01:00:00|Unknown|Unknown|None assigned\n")
+    queue = SharedQueue(runs)
+    assert queue.look(15, {"9"}).entries(["9"]) == [], "what has not ended has no past"
+    programs.answer("squeue", QUEUE.replace("8|3", "9|N/A"))
+    programs.answer("sacct", "9|FAILED|00:00:00|01:00:00|Unknown|Unknown|n1\n")
+    assert [entry.state for entry in queue.look(0, {"9"}).entries(["9"])] == ["PENDING"]
+    programs.answer("squeue", QUEUE)
+    assert [entry.state for entry in queue.look(0, {"9"}).entries(["9"])] == ["FAILED"]
+    programs.answer("squeue", QUEUE.replace("8|3", "9|N/A"))  # job ids come round
+    assert [entry.state for entry in queue.look(0, {"9"}).entries(["9"])] == ["PENDING"]
+
+
+def test_an_sacct_that_prints_something_else_is_asked_again(programs, runs):
+    programs.answer("sacct", "welcome\n")
+    queue = SharedQueue(runs)
+    assert queue.look(15, {"5"}).entries(["5"]) == []
+    programs.answer("sacct", ACCOUNTS)
+    assert [entry.state for entry in queue.look(0, {"5"}).entries(["5"])] == ["TIMEOUT"]
+
+
+def test_what_users_have_set_for_their_own_squeue_does_not_change_ours(programs, runs, monkeypatch):
+    monkeypatch.setenv("SQUEUE_PARTITION", "gpu")
+    monkeypatch.setenv("SACCT_FORMAT", "JobID")
+    programs.answer("squeue", "CLUSTER: one\n" + QUEUE)
+    script = (programs.folder / "squeue").read_text()
+    (programs.folder / "squeue").write_text(
+        script.replace("#!/bin/sh\n", '#!/bin/sh\n[ -z "$SQUEUE_PARTITION" ] || exit 1\n')
+    )
+    assert SharedQueue(runs).look(15, set()).entries(["7"])
 
 
 def test_an_squeue_that_prints_something_else_is_a_problem_and_no_crash(programs, runs):

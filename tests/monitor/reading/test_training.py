@@ -83,12 +83,19 @@ def test_of_a_long_file_only_the_end_is_read(run):
         ([0], None),
         ([0, 2], 2.0),
         ([0, 2, 4, 14], 14 / 3),  # with a save, which counts
-        ([0, 1, 2, 5000, 5003, 5006], 3.0),  # another attempt
-        ([100, 101, 5, 9], 4.0),  # a clock that was set back, or another node's
+        ([0, 4000, 8000], 4000),  # steps that take an hour
+        ([9, 8], None),  # a clock that was set back
     ],
 )
-def test_the_pace_is_that_of_the_newest_attempt(seconds, expected):
+def test_the_pace(seconds, expected):
     assert pace_s(rows(*seconds)) == (pytest.approx(expected) if expected else None)
+
+
+def test_the_pace_is_that_of_the_newest_attempt():
+    """Not of the queue before it, however short that was."""
+    times = rows(0, 2, 4, 100, 103, 106)
+    assert pace_s(times, since=BEGAN.timestamp() + 90) == 3.0 and pace_s(times) == pytest.approx(106 / 5)
+    assert pace_s(times, since=BEGAN.timestamp() + 200) is None
 
 
 def test_the_pace_is_that_of_the_last_hundred_steps():

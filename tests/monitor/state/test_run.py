@@ -6,12 +6,16 @@ from __future__ import annotations
 
 import itertools
 import json
+from datetime import datetime, timezone
 
 import pytest
 
-from hpcsft.monitor.state.run import EXIT_CODE, run_state
-from hpcsft.records import SubmittedStage
-from tests.monitor.situations import IDS, PLAN, facts, progress, queued, said, stage_of, state_of
+from hpcsft.monitor.state.run import EXIT_CODE, exit_code, run_state
+from hpcsft.plan import make_plan
+from hpcsft.records import StageStatus, SubmittedStage
+from hpcsft.slurm_client import QueueEntry
+from hpcsft.spec import parse_spec
+from tests.monitor.situations import IDS, PLAN, VALUES, facts, progress, queued, said, stage_of, state_of
 
 KILLED = "killed from outside, out of memory, over its time limit or on a failed node"
 
@@ -451,3 +455,68 @@ def test_a_failure_by_hand_before_the_run_was_resumed_is_history():
     )
     found = run_state(given.model_copy(update={"submitted": {**given.submitted, "train": again}}))
     assert found.stages[1].state == "pending"
+
+
+def test_what_failed_has_not_ended_while_parts_of_it_go_on():
+    """They burn GPUs, and can be cancelled."""
+    known = [*done("preprocess", "train"), said("generate", "failed", message="x"), queued("generate", "FAILED")]
+    state = state_of(*known, queued("generate", "RUNNING", index=1), queued("generate", "PENDING", index=2))
+    assert (state.state, state.finished, state.exit_code) == ("failed", False, 100)
+    over = state_of(*known, *(queued("generate", "CANCELLED", index=index) for index in (1, 2)))
+    assert (over.state, over.finished) == ("failed", True)
+
+
+WITH_BENCHMARK = make_plan(parse_spec({**VALUES, "benchmark": {"tasks": ["x"], "checkpoints": ["base"]}}))
+BENCHMARK_IDS = {**IDS, "benchmark": "106"}
+
+
+def beside(*known, **more):
+    """States of the stages of a run whose benchmark and judge both follow other stages, but not each other."""
+    before = done("preprocess", "train")
+    state = state_of(*before, *known, plan=WITH_BENCHMARK, ids=BENCHMARK_IDS, **more)
+    return state.finished, {stage.name: stage.state for stage in state.stages}
+
+
+def test_a_stage_waits_only_for_what_it_depends_on():
+    failed = StageStatus(stage="benchmark", index=0, state="failed", attempt=1, job_id="106", message="x")
+    ended = QueueEntry("106", 0, "FAILED", "None", "1:23", "12:00:00")
+    judge = queued("judge", "PENDING", reason="Dependency")
+    report = queued("report", "PENDING", reason="Dependency")
+    answering = [queued("generate", "RUNNING", index=index) for index in range(3)]
+    finished, states = beside(failed, ended, *answering, judge, report)
+    assert (states["benchmark"], states["judge"], states["report"]) == ("failed", "pending", "cancelled")
+    assert not finished
+    answered = [said("generate", "done", index=index) for index in range(3)]
+    _, states = beside(failed, *answered, local=True)
+    assert states["judge"] == "cancelled", "the driver on one machine ends with the first that fails"
+
+
+AS_OF = 1_800_000_000.0
+
+
+def at(seconds: float) -> str:
+    return datetime.fromtimestamp(AS_OF + seconds, timezone.utc).isoformat()
+
+
+def test_a_task_that_has_started_since_slurm_was_asked_runs():
+    pending = queued("train", "PENDING", reason="Priority")
+    assert stage_of("train", said("train", "running", started=at(3)), pending, as_of=AS_OF).state == "running"
+    assert stage_of("train", said("train", "running", started=at(-60)), pending, as_of=AS_OF).state == "pending"
+
+
+def test_the_last_word_of_a_job_that_has_just_ended_is_waited_for():
+    """On a network filesystem it takes a moment to be seen; then it is no silence."""
+    end = datetime.fromtimestamp(AS_OF).isoformat()
+    ended = queued("train", "FAILED")._replace(end=end)
+    assert stage_of("train", said("train", "running"), ended, now=AS_OF + 5).state == "running"
+    assert stage_of("train", said("train", "running"), ended, now=AS_OF + 60).state == "failed"
+    assert stage_of("train", said("train", "stopped", message="x"), ended, now=AS_OF + 5).state == "running"
+    assert stage_of("train", said("train", "failed", message="x"), ended, now=AS_OF + 5).state == "failed"
+
+
+def test_of_several_runs_the_worst_decides_the_exit_code():
+    states = [state_of(*done(*PLAN.stage_names)), state_of(queued("preprocess", "RUNNING"), ids={"preprocess": "101"})]
+    assert exit_code(states) == 101 and exit_code(states[:1]) == 0
+    waits = state_of(*done("preprocess", "train", "generate"), said("judge", "waiting", message="no key"))
+    failed = state_of(said("preprocess", "failed", message="x"))
+    assert exit_code([*states, waits]) == 104 and exit_code([waits, failed]) == 100

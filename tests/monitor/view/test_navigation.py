@@ -8,9 +8,9 @@ from dataclasses import replace
 
 import pytest
 
-from hpcsft.monitor.view.navigation import Place, chosen_rank, chosen_stage, chosen_stream, press
+from hpcsft.monitor.view.navigation import Place, chosen_rank, chosen_stage, chosen_stream, chosen_task, press
 from tests.monitor.screens import FAILED, PENDING, REQUEUED, RUNNING, SITUATIONS, WAITS, many
-from tests.monitor.situations import state_of
+from tests.monitor.situations import queued, said, stage_of, state_of
 
 STATES = many(20)
 RANKS = [0, 1, 2, 5]
@@ -59,7 +59,7 @@ def test_another_stage_begins_at_its_first_rank():
     place = after(Place("run", run=1), "r", "e", "page up")
     assert (place.rank, place.stream, place.back) == (1, "err", 10)
     place = after(place, "down")
-    assert (place.stage, place.task, place.rank, place.stream, place.back) == (2, 0, None, None, 0)
+    assert (place.stage, place.task, place.rank, place.stream, place.back) == (2, None, None, None, 0)
 
 
 def test_ranks_go_round():
@@ -74,6 +74,21 @@ def test_of_what_failed_the_first_rank_that_failed_is_shown():
     assert chosen_rank(FAILED.stages[1], Place("run")) == 3 and chosen_rank(RUNNING.stages[1], Place("run")) == 0
     assert chosen_rank(FAILED.stages[1], Place("run", rank=0)) == 0
     assert press(Place("run"), "r", [FAILED], [2, 3, 4])[0].rank == 4
+
+
+def test_of_an_array_the_task_that_failed_is_shown_or_one_that_runs():
+    known = [said("generate", "done"), said("generate", "failed", index=2, message="x")]
+    stage = stage_of("generate", *known, queued("generate", "RUNNING", index=1), queued("generate", "FAILED", index=2))
+    assert chosen_task(stage, Place("run")) == 2 and chosen_task(stage, Place("run", task=0)) == 0
+    runs = [said("generate", "done"), said("generate", "running", index=1), queued("generate", "RUNNING", index=1)]
+    pending = queued("generate", "PENDING", index=2, reason="Priority")
+    assert chosen_task(stage_of("generate", *runs, pending), Place("run")) == 1
+
+
+def test_a_run_that_cannot_be_read_is_not_opened():
+    lost = STATES[0].model_copy(update={"stages": [], "lost": "plan.json is not understood"})
+    assert press(Place("runs"), "enter", [lost, STATES[1]], [])[0].page == "runs"
+    assert press(Place("runs", run=1), "enter", [lost, STATES[1]], [])[0].page == "run"
 
 
 def test_cancelling_asks_first():
@@ -119,4 +134,4 @@ def test_no_keys_lead_out_of_bounds():
             place, _ = press(place, key, states, RANKS)
             assert 0 <= place.run < len(states) and place.back >= 0
             stage = states[place.run].stages[chosen_stage(states[place.run], place)]
-            assert 0 <= place.task < max(1, len(stage.tasks))
+            assert 0 <= chosen_task(stage, place) < max(1, len(stage.tasks))
