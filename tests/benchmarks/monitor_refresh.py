@@ -178,8 +178,8 @@ def main() -> None:
         print(f"first screen of all runs: {statistics.median(many):.2f} s, at most {max(many):.2f} s")
         env |= counting_squeue(root / "bin")
         lines = refreshes(root / "runs", f"{options.runs} runs", root / "bin", env, options.minutes)
-        print("all runs, nothing happens:", *lines, "one run, from a change to the screen:", sep="\n  ")
-        print(*delays(cluster, runs[-1], env), sep="\n  ")
+        print("all runs, nothing happens:", *lines, sep="\n  ")
+        print("one run, from a change to the screen:", *delays(cluster, runs[-1], env), sep="\n  ")
 
 
 if __name__ == "__main__":

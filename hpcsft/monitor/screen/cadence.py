@@ -1,4 +1,4 @@
-"""When Slurm is asked. Times are seconds since the epoch. Pure but for the dice."""
+"""When Slurm is asked, and when files are read. Pure but for the dice."""
 
 from __future__ import annotations
 
@@ -15,8 +15,22 @@ JITTER = 0.1
 """So that monitors of many users do not ask in step."""
 
 
+FILES_S = 1.0
+"""Files are read so often,"""
+SHARE = 0.02
+"""and where there are many, never for more than this share of the time."""
+
+
+def pause_of_files_s(took_s: float) -> float:
+    """How long files are left alone after a look at them that took so long."""
+    return max(FILES_S, took_s / SHARE)
+
+
 class Cadence:
-    """The pauses between questions: `base_s`, growing as long as nothing changes."""
+    """The pauses between questions: `base_s`, growing as long as nothing changes.
+
+    Times are seconds since the epoch.
+    """
 
     def __init__(self, base_s: float):
         self.base_s = base_s

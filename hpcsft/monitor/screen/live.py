@@ -17,7 +17,7 @@ from hpcsft.cluster.submit import cancel_run
 from hpcsft.errors import HpcsftError
 from hpcsft.log_tail import last_lines
 from hpcsft.monitor.look import Look
-from hpcsft.monitor.screen.cadence import TERMINAL_S, Cadence
+from hpcsft.monitor.screen.cadence import TERMINAL_S, Cadence, pause_of_files_s
 from hpcsft.monitor.screen.ends import Ends
 from hpcsft.monitor.screen.keyboard import Keyboard
 from hpcsft.monitor.screen.window import title, titled, waking
@@ -27,10 +27,6 @@ from hpcsft.monitor.view.pages import LogView, run_page, stage_page
 from hpcsft.monitor.view.runs import runs_page
 from hpcsft.rundir import RunDir
 
-FILES_S = 1.0
-"""Files are looked at so often,"""
-SHARE = 0.05
-"""and with many runs never for more than this share of the time."""
 LOG_LINES, LOG_BYTES = 2000, 262_144
 
 
@@ -96,7 +92,7 @@ class LiveScreen:
         if self.stay and self.ends.due() and not (self._telling and self._telling.is_alive()):
             self._telling = self._do(self._tell)
         self._after_look()
-        self._next_look_s = time.monotonic() + max(FILES_S, (time.monotonic() - began_s) / SHARE)
+        self._next_look_s = time.monotonic() + pause_of_files_s(time.monotonic() - began_s)
 
     def _look_at_shown(self) -> None:
         """Look at the run that is open, of which a key may have asked for more."""

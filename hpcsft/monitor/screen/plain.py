@@ -9,15 +9,12 @@ from typing import IO
 
 from hpcsft.errors import ClusterError
 from hpcsft.monitor.look import Look
-from hpcsft.monitor.screen.cadence import PIPE_S, SHORTEST_S, Cadence
+from hpcsft.monitor.screen.cadence import PIPE_S, SHORTEST_S, Cadence, pause_of_files_s
 from hpcsft.monitor.screen.ends import Ends
 from hpcsft.monitor.state.run import RunState
 from hpcsft.monitor.view.events import Event, events, signs_of_life, usage_events
 from hpcsft.monitor.view.words import clock
 
-FILES_S = 1.0
-SHARE = 0.05
-"""As on the live screen."""
 MOST_DETAILED = 20
 """Of more runs only the states are told, and what their tasks say themselves."""
 SIGN_S = 600.0
@@ -58,7 +55,7 @@ def watch_plain(look: Look, as_json: bool, out: IO[str]) -> list[RunState]:
         if over:
             return states
         before = list(states)
-        time.sleep(max(FILES_S, (time.monotonic() - began_s) / SHARE))
+        time.sleep(pause_of_files_s(time.monotonic() - began_s))
         if look.queue and cadence.due(asked, time.time()):
             cadence.answered(look.ask(cadence.max_age_s(asked, time.time())))
             asked = look.snapshot.asked
