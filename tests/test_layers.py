@@ -89,7 +89,7 @@ RULES = {
     "hpcsft.log_tail": Rule(),
     "hpcsft.runs_dirs": Rule("rundir"),
     "hpcsft.find_run": Rule("errors records rundir runs_dirs slurm_client"),
-    "hpcsft.logs": Rule(f"{LOW} cluster.local log_tail logs"),
+    "hpcsft.logs": Rule(f"{LOW} cluster.local log_tail logs monitor.reading.snapshot"),
     "hpcsft.cluster.resume": Rule(f"{LOW} attempt slurm_client cluster estimate train.deepspeed_config"),
     "hpcsft.cluster.task": Rule(later="attempt errors rundir submitit"),  # unpickled by any version: light
     "hpcsft.cluster.dry_run": Rule(

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import sys
 import time
+from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
-from hpcsft.cluster import local
-from hpcsft.log_tail import Tail, for_terminal, offset_of_last
+from hpcsft.log_tail import Tail, TerminalText, offset_of_last
 from hpcsft.logs.choose import STREAMS, Attempt, Choice, all_attempts
-from hpcsft.plan import Plan
-from hpcsft.records import StageStatus, Submission, read_json
+from hpcsft.logs.ending import Ending
 from hpcsft.rundir import RunDir
 
 POLL_INTERVAL_S = 0.5
@@ -26,6 +25,7 @@ class Printer:
         self.run = run
         self.last: Path | None = None
         self.terminal = sys.stdout.isatty()
+        self._texts: defaultdict[Path, TerminalText] = defaultdict(TerminalText)
 
     def show(self, tail: Tail) -> bool:
         """Print what is new in a file. Was there anything?"""
@@ -34,10 +34,13 @@ class Printer:
             if tail.path != self.last:
                 self.say(f"==> {tail.path.relative_to(self.run.path)} <==")
                 self.last = tail.path
-            sys.stdout.buffer.write(for_terminal(data) if self.terminal else data)
+            sys.stdout.buffer.write(self._for_terminal(tail.path, data) if self.terminal else data)
             anything = True
         sys.stdout.flush()
         return anything
+
+    def _for_terminal(self, path: Path, data: bytes) -> bytes:
+        return self._texts[path].feed(data).encode(sys.stdout.encoding, errors="replace")
 
     def say(self, text: str) -> None:
         """A line about the logs, which is not of them."""
@@ -57,50 +60,28 @@ def show(run: RunDir, choice: Choice, stream: str, num_lines: int | None = None)
 
 
 def follow(run: RunDir, choice: Choice, stream: str, num_lines: int | None = None) -> str:
-    """Print the chosen logs, and what is appended, over requeues, until the stage is over. Returns its state."""
+    """Print the chosen logs, and what is appended, over requeues, until the stage is over. Returns its state.
+
+    The end of a job that says nothing is noticed when nothing has come for a while; see `Ending`.
+    """
     known = {attempt.folder for attempt in all_attempts(run)}
     printer, tails = show(run, choice, stream, num_lines)
     stage, index = choice.attempts[-1].stage, choice.attempts[-1].index
-    news_s = time.monotonic()
+    ending, news_s = Ending(run, stage, index), time.monotonic()
     while True:
-        state, certain = stage_state(run, stage, index)
+        state, certain = ending.look(time.monotonic() - news_s)
         newer = [a for a in all_attempts(run, stage) if a.index == index and a.folder not in known]
         if _show_all(printer, tails):  # after the looks: what was written before them is printed before they count
             news_s = time.monotonic()
         if newer:
             known.add(newer[0].folder)
+            ending, news_s = Ending(run, stage, index), time.monotonic()  # a resume may have made another plan
             tails = _tails(newer[0], choice.rank, stream)
             printer.say(f"==> attempt {newer[0].folder.name} has started <==")
         elif state and (certain or time.monotonic() - news_s > QUIET_S):
             return state
         else:
             time.sleep(POLL_INTERVAL_S)
-
-
-def stage_state(run: RunDir, stage: str, index: int) -> tuple[str | None, bool]:
-    """The state of one task if it is over (done, failed, waiting, cancelled), and whether it has said so itself.
-
-    It goes by the run directory, and on this machine by the driver; Slurm is not asked.
-    """
-    plan = Plan.model_validate(read_json(run.plan))
-    status = run.read_status(stage, index, plan.stage(stage).tasks)
-    submission = run.read_submission()
-    if status and status.state in ("done", "failed", "waiting") and not _submitted_since(status, submission):
-        return status.state, True
-    if run.cancelled.exists():
-        return "cancelled", False
-    gone = submission and submission.cluster == "local" and submission.jobs
-    if gone and local.driver_alive(run, submission.jobs[-1].job_id, submission.host) is False:
-        return "failed", False
-    return None, False
-
-
-def _submitted_since(status: StageStatus, submission: Submission | None) -> bool:
-    """Will another attempt follow that has been submitted, and has not spoken yet?"""
-    job = submission.latest().get(status.stage) if submission else None
-    return bool(job) and not (
-        status.job_id.partition("_")[0] == job.job_id or (status.by_hand and status.started >= job.submitted)
-    )
 
 
 def _tails(attempt: Attempt, rank: int, stream: str, num_lines: int | None = None) -> list[Tail]:

@@ -13,13 +13,13 @@ from hpcsft.rundir import RunDir
 JOBS = {"preprocess": "11", "train": "12", "generate": "13", "judge": "14", "report": "15"}
 
 
-def submit(run: RunDir, cluster: str = "slurm", **jobs: str) -> None:
+def submit(run: RunDir, cluster: str = "slurm", submitted: str = "2026-01-01", **jobs: str) -> None:
     """Say that the stages were submitted as the jobs of JOBS, or as others."""
-    submitted = [
-        SubmittedStage(stage=stage, job_id=job_id, depends_on=[], tasks=1, submitted="2026-01-01")
+    stages = [
+        SubmittedStage(stage=stage, job_id=job_id, depends_on=[], tasks=1, submitted=submitted)
         for stage, job_id in {**JOBS, **jobs}.items()
     ]
-    run.write_submission(Submission(cluster=cluster, host=socket.gethostname(), jobs=submitted))
+    run.write_submission(Submission(cluster=cluster, host=socket.gethostname(), jobs=stages))
 
 
 def log(run: RunDir, attempt: str, rank: int = 0, out: str = "", err: str = "", began_s: int = 1) -> Path:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,9 +12,9 @@ from hpcsft.logs import show as module
 from hpcsft.logs.choose import Wish, choose
 from hpcsft.logs.show import follow, show
 from hpcsft.rundir import RunDir
+from tests.logs.following import Following
 from tests.logs.made import log, say, submit
 from tests.runs import finished_run
-from tests.waiting import wait_for
 
 
 @pytest.fixture
@@ -27,37 +25,6 @@ def run(spec_values: dict[str, Any]) -> RunDir:
     log(run, "train/12_0", out="step 1\n", err="a warning\n")
     say(run, "train/12_0", "running")
     return run
-
-
-class Following:
-    """`follow` in a thread of its own, and what it has printed so far."""
-
-    def __init__(self, run: RunDir, folder: Path, patch: pytest.MonkeyPatch):
-        self.files = {name: folder / f"printed.{name}" for name in ("stdout", "stderr")}
-        for name, path in self.files.items():
-            patch.setattr(sys, name, open(path, "w"))  # noqa: SIM115 (closed by `end`)
-        self.state: str | None = None
-        choice = choose(run, Wish(stage="train"))
-        self.thread = threading.Thread(target=lambda: setattr(self, "state", follow(run, choice, "both")), daemon=True)
-        self.thread.start()
-
-    @property
-    def out(self) -> bytes:
-        return self.files["stdout"].read_bytes()
-
-    @property
-    def err(self) -> bytes:
-        return self.files["stderr"].read_bytes()
-
-    def wait_for(self, text: bytes) -> None:
-        wait_for(repr(text), lambda: text in self.out, timeout_s=20)
-
-    def end(self) -> str | None:
-        self.thread.join(20)
-        assert not self.thread.is_alive(), "it goes on after the end of the stage"
-        sys.stdout.close()
-        sys.stderr.close()
-        return self.state
 
 
 @pytest.fixture
@@ -169,3 +136,20 @@ def test_a_terminal_gets_nothing_that_would_change_it(run, capsysbinary, monkeyp
     monkeypatch.setattr("sys.stdout.isatty", lambda: True)
     show(run, choose(run, Wish(stage="train")), "out")
     assert capsysbinary.readouterr().out == b"10%\r20%\n"
+
+
+def test_a_terminal_gets_whole_characters_of_what_is_written_in_parts(run, capsysbinary, monkeypatch):
+    log(run, "train/12_0")
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    printer, tails = show(run, choose(run, Wish(stage="train")), "both")
+    for stream, part in [
+        ("out", b"Gr\xc3"),
+        ("err", b"a\x1b[3"),
+        ("out", b"\xb6\xc2"),
+        ("out", b"\x9b"),
+        ("err", b"1mb\n"),
+    ]:
+        append(run, f"train/12_0/0.{stream}", part)
+        for tail in tails:
+            printer.show(tail)
+    assert capsysbinary.readouterr().out.decode() == "Graöb\n"
