@@ -139,6 +139,10 @@ class StageStatus(Record):
         """Did a person start it, outside the cluster's queue?"""
         return self.job_id.startswith(BY_HAND)
 
+    def is_of(self, job: SubmittedStage) -> bool:
+        """Is it about this submission, or by hand since then, and not about one before it?"""
+        return self.job_id.partition("_")[0] == job.job_id or (self.by_hand and self.started >= job.submitted)
+
 
 class SubmittedStage(Record):
     """One stage as it was handed to the cluster."""

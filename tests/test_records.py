@@ -276,3 +276,19 @@ def test_the_latest_submission_of_a_stage_counts():
     assert {stage: submitted.job_id for stage, submitted in latest.items()} == {"train": "3", "judge": "2"}
     assert list(latest) == ["train", "judge"], "in the order of the plan"
     assert Submission.model_validate(json.loads(submission.model_dump_json())) == submission
+
+
+@pytest.mark.parametrize(
+    ("job_id", "started", "expected"),
+    [
+        ("7", "", True),
+        ("7_3", "", True),
+        ("70", "", False),
+        ("hand-123", "2026-11-30T10:00:01.000+00:00", True),
+        ("hand-123", "2026-11-30T09:59:59.000+00:00", False),
+    ],
+)
+def test_a_status_is_of_its_own_submission(job_id, started, expected):
+    job = SubmittedStage(stage="train", job_id="7", depends_on=[], tasks=4, submitted="2026-11-30T10:00:00.000+00:00")
+    status = StageStatus(stage="train", index=0, state="running", attempt=1, job_id=job_id, started=started)
+    assert status.is_of(job) is expected

@@ -8,7 +8,7 @@ from datetime import datetime
 from hpcsft.cluster import local
 from hpcsft.monitor.reading.snapshot import SharedQueue, Snapshot
 from hpcsft.plan import Plan
-from hpcsft.records import StageStatus, Submission, SubmittedStage, read_json
+from hpcsft.records import StageStatus, Submission, read_json
 from hpcsft.rundir import RunDir
 
 SLURM_AFTER_S = 30.0
@@ -69,7 +69,7 @@ def state_in_slurm(
     A requeue does not end it. What a person has started is no job.
     """
     job = submission.latest().get(stage)
-    if job is None or snapshot.problem or (status and _by_hand_since(status, job)):
+    if job is None or snapshot.problem or (status and status.by_hand and status.is_of(job)):
         return None
     entry = next((entry for entry in snapshot.entries([job.job_id]) if entry.index == index), None)
     if entry and entry.alive:
@@ -97,8 +97,4 @@ def _driver_gone(run: RunDir, submission: Submission | None) -> bool:
 def _submitted_since(status: StageStatus, submission: Submission | None) -> bool:
     """Will another attempt follow that has been submitted, and has not spoken yet?"""
     job = submission.latest().get(status.stage) if submission else None
-    return bool(job) and not (status.job_id.partition("_")[0] == job.job_id or _by_hand_since(status, job))
-
-
-def _by_hand_since(status: StageStatus, job: SubmittedStage) -> bool:
-    return status.by_hand and status.started >= job.submitted
+    return job is not None and not status.is_of(job)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import NamedTuple
 
-from hpcsft.records import StageStatus, Submission, SubmittedStage
+from hpcsft.records import StageStatus, Submission
 from hpcsft.spec.notify import EventName
 
 
@@ -33,7 +33,7 @@ def event_of(submission: Submission | None, statuses: Sequence[StageStatus], can
         for stage, job in jobs.items():
             said = [status for status in statuses if status.stage == stage and status.state == state]
             for status in sorted(said, key=lambda status: status.index):
-                if _is_of(status, job):
+                if status.is_of(job) and not status.by_hand:
                     return Event(state, stage, status.message, status.hint)
     done = {(status.stage, status.index) for status in statuses if status.state == "done"}
     whole = all((stage, index) in done for stage, job in jobs.items() for index in range(job.tasks))
@@ -50,7 +50,3 @@ def last_word_s(statuses: Sequence[StageStatus]) -> float | None:
     """When a task last said something, in seconds since 1970 by its node's clock; None if none has."""
     newest = max((status.updated for status in statuses), default="")
     return datetime.fromisoformat(newest).timestamp() if newest else None
-
-
-def _is_of(status: StageStatus, job: SubmittedStage) -> bool:
-    return status.job_id.split("_")[0] == job.job_id

@@ -30,7 +30,7 @@ def task_state(
     """The state of one task and what there is to say about it."""
     if status and status.state == "done":
         return "done", None
-    spoke = status is not None and (submitted is None or _is_of(status, submitted))
+    spoke = status is not None and (submitted is None or status.is_of(submitted))
     blocked = bool(before & {"failed", "cancelled"})
     alive = entry is not None and entry.alive
     if blocked and not spoke and (entry is None or _depends(entry)):
@@ -93,12 +93,6 @@ def _just_ended(facts: Facts, entry: QueueEntry) -> bool:
         return facts.now - datetime.fromisoformat(entry.end).timestamp() < LAST_WORD_S
     except ValueError:
         return False
-
-
-def _is_of(status: StageStatus, submitted: SubmittedStage) -> bool:
-    """Is `status` about this submission, and not about one before it?"""
-    by_hand = status.by_hand and status.started >= submitted.submitted
-    return status.job_id.split("_")[0] == submitted.job_id or by_hand
 
 
 def _depends(entry: QueueEntry) -> bool:
