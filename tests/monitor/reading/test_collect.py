@@ -305,3 +305,14 @@ def test_a_task_that_says_another_state_is_news_and_its_progress_is_none(run, dr
     assert look.news
     look.states()
     assert not look.news
+
+
+def test_a_stage_by_hand_that_ends_while_it_is_looked_at_is_done_and_not_lost(run, monkeypatch):
+    say(run, "judge", "running", "hand-4194304")
+
+    def gone(statuses: list[StageStatus]) -> list[str]:
+        say(run, "judge", "done", "hand-4194304")  # its last word, between the two looks
+        return ["hand-4194304"]
+
+    monkeypatch.setattr("hpcsft.monitor.reading.collect.hands_off", gone)
+    assert [status.state for status in collect(run).statuses] == ["done"]

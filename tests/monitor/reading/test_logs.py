@@ -69,6 +69,8 @@ def test_of_what_attempts_share_only_this_ones_part_is_read(run):
     assert (found.lines, found.lines_before) == ([after.strip()], 1)
     whole = row("end", restart=0, cause="rank_failure", log_bytes={"7_0_log.err": len(before + after)})
     assert logs(run, whole) == []
+    own = row("end", restart=1, cause="out_of_memory", log_bytes={"7_0_log.err": len(before + after)})
+    assert logs(run, end, own)[-1].lines == [after.strip()], "its own end does not hide what came before it"
 
 
 def test_a_job_that_never_said_a_word_has_its_launchers_log(run):

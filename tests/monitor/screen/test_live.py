@@ -95,6 +95,20 @@ def test_keys(run, tmp_path):
         assert terminal.end() == 101
 
 
+def test_a_log_is_not_scrolled_beyond_its_beginning(run, tmp_path):
+    for step in range(6, 12):
+        train(run, job_of(run), step)
+    with Terminal.monitor(run.path, cwd=tmp_path) as terminal:
+        terminal.wait_for("rank 0 says step 11")
+        for _ in range(5):
+            terminal.press(b"\x1b[5~")
+            terminal.wait_for("6 lines back", without="says step 11")
+        terminal.press(b"\x1b[6~")
+        terminal.wait_for("rank 0 says step 11", without="lines back")
+        terminal.press("q")
+        assert terminal.end() == 101
+
+
 def test_cancelling_asks_and_does_it(run, tmp_path):
     with Terminal.monitor(run.path, cwd=tmp_path) as terminal:
         terminal.wait_for("5/100 steps")

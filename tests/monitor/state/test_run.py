@@ -520,3 +520,10 @@ def test_of_several_runs_the_worst_decides_the_exit_code():
     waits = state_of(*done("preprocess", "train", "generate"), said("judge", "waiting", message="no key"))
     failed = state_of(said("preprocess", "failed", message="x"))
     assert exit_code([*states, waits]) == 104 and exit_code([waits, failed]) == 100
+
+
+def test_all_that_follows_what_a_person_runs_is_in_that_persons_hands():
+    """Not called lost, though nothing of it is in the queue: also where another stage lies between."""
+    known = said("preprocess", "running", job_id="hand-7", started=at(0))
+    state = state_of(known)
+    assert [stage.state for stage in state.stages] == ["running", *["pending"] * 4] and not state.finished
