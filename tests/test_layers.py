@@ -86,6 +86,8 @@ RULES = {
     "hpcsft.attempt.watchdog": Rule(),  # a script of its own
     "hpcsft.cluster": Rule(f"{LOW} attempt slurm_client notify cluster runs_dirs", later="submitit"),
     "hpcsft.slurm_client": Rule("errors"),
+    "hpcsft.slurm_queue": Rule("slurm_client"),
+    "hpcsft.cluster.held": Rule(f"{LOW} slurm_queue cluster"),
     "hpcsft.log_tail": Rule(),
     "hpcsft.runs_dirs": Rule("rundir"),
     "hpcsft.find_run": Rule("errors records rundir runs_dirs slurm_client"),
@@ -97,16 +99,16 @@ RULES = {
     ),
     "hpcsft.monitor": Rule("errors records rundir usage monitor", "rich", later="report.document report.terminal"),
     "hpcsft.monitor.reading": Rule(
-        f"{LOW} slurm_client attempt cluster.local log_tail monitor.reading monitor.state.facts "
+        f"{LOW} slurm_queue attempt cluster.local log_tail monitor.reading monitor.state.facts "
         "monitor.state.task monitor.failure.naming"
     ),
     "hpcsft.monitor.screen": Rule(
         f"{LOW} cluster.submit log_tail notify.announce monitor.look monitor.screen monitor.state monitor.view", "rich"
     ),
     "hpcsft.monitor.state": Rule(  # this, the failures and the view are pure
-        "errors records plan slurm_client attempt.causes usage.record monitor.state monitor.failure"
+        "errors records plan slurm_client slurm_queue attempt.causes usage.record monitor.state monitor.failure"
     ),
-    "hpcsft.monitor.state.facts": Rule("records plan slurm_client"),
+    "hpcsft.monitor.state.facts": Rule("records plan slurm_queue"),
     "hpcsft.monitor.failure": Rule("records attempt.causes attempt.journal attempt.outcome monitor.failure"),
     "hpcsft.monitor.view": Rule("records attempt.causes usage.record usage.text monitor.state monitor.view", "rich"),
     "hpcsft.usage": Rule("records rundir plan attempt usage"),
@@ -227,8 +229,8 @@ RULES = {
 """Row of a module: the longest prefix of its name."""
 
 ON_LOGIN_NODE = (
-    f"{LOW} model_shape flops gpus lora model_folder slurm_client attempt estimate inputs cluster monitor console "
-    "find_run runs_dirs runs_list logs log_tail clean disk_use question completion notify usage "
+    f"{LOW} model_shape flops gpus lora model_folder slurm_client slurm_queue attempt estimate inputs cluster monitor "
+    "console find_run runs_dirs runs_list logs log_tail clean disk_use question completion notify usage "
     "evaluate.scores report.document report.tables report.sentences report.terminal"
 )
 LOGIN_NODE = "launch " + " ".join(f"hpcsft.{name}" for name in ON_LOGIN_NODE.split())

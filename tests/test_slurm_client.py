@@ -8,20 +8,16 @@ import pytest
 
 from hpcsft.errors import ClusterError
 from hpcsft.slurm_client import (
-    TERMINAL,
-    QueueEntry,
     cancel_jobs,
     duration_s,
     duration_text,
     parse_job,
-    parse_past,
-    parse_queue,
     past_states,
     query_job,
-    query_queue,
     requeue_job,
     run_client,
 )
+from hpcsft.slurm_queue import query_queue
 
 RUNNING = (
     "JobId=44 JobName=tiny.train UserId=root(0) GroupId=root(0) MCS_label=N/A Priority=1 Nice=0 Account=(null) QOS=low "
@@ -32,38 +28,6 @@ RUNNING = (
 )
 
 
-STARTED, ENDS = "2026-11-30T10:00:00", "2026-11-30T11:00:00"
-
-
-def test_the_queue_is_read_line_by_line():
-    output = (
-        f"CLUSTER: one\n44|N/A|RUNNING|1:23|1:00:00|{STARTED}|{ENDS}|n[1-2]|None\n"
-        "45|2|PENDING|0:00|UNLIMITED|N/A|N/A||Resources, or | so\n"
-    )
-    assert parse_queue(output) == [
-        QueueEntry(
-            "44", 0, "RUNNING", "None", "1:23", "1:00:00", "2026-11-30T10:00:00", "n[1-2]", "2026-11-30T11:00:00"
-        ),
-        QueueEntry("45", 2, "PENDING", "Resources, or | so", "0:00", "UNLIMITED", "N/A", "", "N/A"),
-    ]
-    assert parse_queue("") == []
-
-
-def test_the_past_is_that_of_the_last_attempt_of_each_task():
-    output = (
-        "44|PREEMPTED|00:10:00|01:00:00|2026-11-30T08:00:00|2026-11-30T08:10:00|n1\n"
-        "44|CANCELLED by 1000|00:20:00|01:00:00|2026-11-30T09:00:00|2026-11-30T09:20:00|n2\n"
-        "45_0|COMPLETED|00:10:00|UNLIMITED|2026-11-30T08:00:00|2026-11-30T08:10:00|n1\n"
-        "45_[1-3]|PENDING|00:00:00|01:00:00|Unknown|Unknown|None assigned\n"
-    )
-    found = parse_past(output)
-    assert [(entry.job_id, entry.index, entry.state) for entry in found] == [
-        ("44", 0, "CANCELLED"),
-        ("45", 0, "COMPLETED"),
-    ]
-    assert (found[0].elapsed_s, found[0].limit_s, found[0].nodes) == (1200, 3600, "n2") and parse_past("") == []
-
-
 @pytest.mark.parametrize(
     ("text", "seconds"),
     [("1-02:03:04", 93_784), ("02:03:04", 7_384), ("1:02", 62), ("0:00", 0), ("UNLIMITED", None), ("INVALID", None)],
@@ -72,13 +36,6 @@ def test_durations_as_slurm_writes_them(text, seconds):
     assert duration_s(text) == seconds
     if seconds is not None:
         assert duration_s(duration_text(seconds)) == seconds
-
-
-@pytest.mark.parametrize("state", ["PENDING", "RUNNING", "COMPLETING", "REQUEUED", "SUSPENDED", "STOPPED"])
-def test_what_slurm_still_holds_is_alive(state):
-    """PREEMPTED is the end of a job in a partition whose preemptions cancel."""
-    assert QueueEntry("44", 0, state, "None", "", "").alive
-    assert "PREEMPTED" in TERMINAL and not any(QueueEntry("44", 0, state, "None", "", "").alive for state in TERMINAL)
 
 
 def test_a_running_job():

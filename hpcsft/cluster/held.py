@@ -5,12 +5,12 @@ from __future__ import annotations
 import contextlib
 from collections import Counter
 
-from hpcsft import slurm_client
 from hpcsft.cluster import local
 from hpcsft.errors import ClusterError, StageError
 from hpcsft.plan import Plan
 from hpcsft.records import read_json
 from hpcsft.rundir import RunDir
+from hpcsft.slurm_queue import query_queue
 
 
 def done_stages(plan: Plan, run: RunDir) -> set[str]:
@@ -41,7 +41,7 @@ def refuse_if_held(run: RunDir, stage: str) -> None:
     else:
         states = []
         with contextlib.suppress(ClusterError):
-            states = [entry.state for entry in slurm_client.query_queue() if entry.job_id == job.job_id and entry.alive]
+            states = [entry.state for entry in query_queue() if entry.job_id == job.job_id and entry.alive]
     if states:
         raise StageError(
             f"{stage} is still in the hands of job {job.job_id} ({states[0]})",

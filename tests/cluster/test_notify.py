@@ -15,7 +15,7 @@ from hpcsft.notify.announce import deliver_pending
 from hpcsft.plan import make_plan
 from hpcsft.records import read_json
 from hpcsft.rundir import RunDir
-from hpcsft.slurm_client import query_queue
+from hpcsft.slurm_queue import query_queue
 from hpcsft.spec import parse_spec
 from tests.cluster.minislurm import MiniSlurm
 from tests.evaluate.conftest import Endpoint

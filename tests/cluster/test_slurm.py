@@ -20,7 +20,7 @@ from hpcsft.attempt.watchdog import PHASE_RECORD_EVERY_S, STEADY_PHASES
 from hpcsft.errors import ClusterError
 from hpcsft.records import read_json, read_jsonl
 from hpcsft.rundir import RunDir
-from hpcsft.slurm_client import parse_queue, query_queue
+from hpcsft.slurm_queue import parse_queue, query_queue
 from tests.cluster.minislurm import MiniSlurm
 from tests.evaluate.conftest import Endpoint
 from tests.launch.command import ROOT, environment, launch

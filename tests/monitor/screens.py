@@ -8,7 +8,7 @@ from hpcsft.monitor.state.facts import Details, Judged, Log
 from hpcsft.monitor.state.run import RunState
 from hpcsft.monitor.view.navigation import Place
 from hpcsft.monitor.view.pages import LogView
-from hpcsft.slurm_client import QueueEntry
+from hpcsft.slurm_queue import QueueEntry
 from hpcsft.usage import Advice, Hours, StageUsage, Usage
 from tests.monitor.situations import IDS, PLAN, progress, queued, said, state_of
 

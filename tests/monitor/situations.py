@@ -8,7 +8,7 @@ from hpcsft.monitor.state.facts import Facts
 from hpcsft.monitor.state.run import RunState, StageState, run_state
 from hpcsft.plan import Plan, make_plan
 from hpcsft.records import Progress, StageStatus, SubmittedStage
-from hpcsft.slurm_client import QueueEntry
+from hpcsft.slurm_queue import QueueEntry
 from hpcsft.spec import parse_spec
 
 VALUES: dict[str, Any] = {

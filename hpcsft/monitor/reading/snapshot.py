@@ -20,7 +20,7 @@ from collections.abc import Collection, Iterable, Sequence
 from hpcsft.errors import ClusterError
 from hpcsft.records import Record, read_json, write_json
 from hpcsft.rundir import RunDir
-from hpcsft.slurm_client import NO_ACCOUNTS, QueueEntry, parse_past, parse_queue, read_past, read_queue
+from hpcsft.slurm_queue import NO_ACCOUNTS, QueueEntry, parse_past, parse_queue, read_past, read_queue
 
 IDS_PER_SACCT = 1000
 """A command line has an end."""

@@ -104,7 +104,11 @@ class LiveScreen:
             self.cadence.want(time.time())
         if self.place.page != "runs":
             self.log = read_log(self.look.runs[self.place.run], self.states[self.place.run], self.place)
-            self.place = replace(self.place, back=min(self.place.back, max(0, len(self.log.lines) - 1)))
+            self._stay_in_log()
+
+    def _stay_in_log(self) -> None:
+        """Scroll no further back than to the first line."""
+        self.place = replace(self.place, back=min(self.place.back, max(0, len(self.log.lines) - 1)))
 
     def _ask_if_due(self) -> None:
         busy = self._asking is not None and self._asking.is_alive()
@@ -135,6 +139,7 @@ class LiveScreen:
     def _press(self, key: str) -> Action | None:
         self.note = None
         self.place, action = press(self.place, key, self.states, self.log.ranks)
+        self._stay_in_log()
         if action == "ask":
             self.cadence.want(time.time())
         if action == "cancel":

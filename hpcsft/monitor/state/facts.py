@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from hpcsft.plan import Plan
 from hpcsft.records import Record, StageStatus, SubmittedStage
-from hpcsft.slurm_client import QueueEntry
+from hpcsft.slurm_queue import QueueEntry
 
 State = Literal["pending", "running", "waiting", "done", "failed", "cancelled", "unsubmitted"]
 """waiting: for a person, who has to give something; pending: for the queue, or for another stage."""

@@ -8,7 +8,7 @@ from datetime import datetime
 from hpcsft.monitor.state.facts import Facts, Task
 from hpcsft.plan import StagePlan
 from hpcsft.records import Progress, Record, StageStatus
-from hpcsft.slurm_client import QueueEntry
+from hpcsft.slurm_queue import QueueEntry
 
 MIN_SHARE = 0.01
 """Of less than this share no pace is taken."""

@@ -12,7 +12,8 @@ from hpcsft.monitor.state.history import Attempt, attempts
 from hpcsft.monitor.state.task import WAITING, task_state
 from hpcsft.plan import StagePlan
 from hpcsft.records import Progress, Record, StageStatus, SubmittedStage
-from hpcsft.slurm_client import QueueEntry, duration_text
+from hpcsft.slurm_client import duration_text
+from hpcsft.slurm_queue import QueueEntry
 
 
 class TaskState(Record):

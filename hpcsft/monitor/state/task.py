@@ -8,7 +8,7 @@ from datetime import datetime
 from hpcsft.monitor.state.facts import Facts, State
 from hpcsft.monitor.state.reasons import plain_reason
 from hpcsft.records import StageStatus, SubmittedStage
-from hpcsft.slurm_client import QueueEntry
+from hpcsft.slurm_queue import QueueEntry
 
 WAITING = "waiting: "
 """What the message of a task that waits for its turn begins with."""

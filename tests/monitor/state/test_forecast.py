@@ -9,7 +9,7 @@ import pytest
 
 from hpcsft.monitor.state.facts import Details
 from hpcsft.monitor.state.forecast import Forecast, forecast, whole_progress
-from hpcsft.slurm_client import QueueEntry
+from hpcsft.slurm_queue import QueueEntry
 from tests.monitor.situations import IDS, PLAN, facts, progress, said
 
 NOW = 1_800_000_000.0

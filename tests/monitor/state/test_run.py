@@ -13,7 +13,7 @@ import pytest
 from hpcsft.monitor.state.run import EXIT_CODE, exit_code, run_state
 from hpcsft.plan import make_plan
 from hpcsft.records import StageStatus, SubmittedStage
-from hpcsft.slurm_client import QueueEntry
+from hpcsft.slurm_queue import QueueEntry
 from hpcsft.spec import parse_spec
 from tests.monitor.situations import IDS, PLAN, VALUES, facts, progress, queued, said, stage_of, state_of
 
