@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib.util
 import json
 import os
@@ -37,7 +38,10 @@ def main(argv: list[str] | None = None) -> int:
         from hpcsft.completion import complete
 
         complete(USAGE, lambda verb: _script(verb).parser() if verb in VERBS else None)
-    arguments = sys.argv[1:] if argv is None else argv
+    return report_errors(_run, sys.argv[1:] if argv is None else argv)
+
+
+def _run(arguments: list[str]) -> int:
     if arguments[:1] in ([], ["--help"], ["-h"]):
         print(USAGE)
         return EXIT_OK if arguments else EXIT_INVALID
@@ -52,11 +56,13 @@ def main(argv: list[str] | None = None) -> int:
     if verb == "completion":
         from hpcsft.completion import completion
 
-        return report_errors(lambda argv: completion(argv or []), rest)
+        return completion(rest)
     if verb not in VERBS:
-        print(f"error: no verb '{verb}'\n\n{USAGE}", file=sys.stderr)
+        near = difflib.get_close_matches(verb, VERBS, n=1)
+        hint = f"hint: did you mean {near[0]}?\n" if near else ""
+        print(f"error: no verb '{verb}'\n{hint}\n{USAGE}", file=sys.stderr)
         return EXIT_INVALID
-    return report_errors(lambda argv: _script(verb).main(argv), rest)
+    return _script(verb).main(rest)
 
 
 def _script(verb: str) -> Any:

@@ -16,6 +16,7 @@ Commands print these as `error:` and `hint:` lines without a traceback; a traceb
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -132,7 +133,8 @@ def report_errors(main: Callable[[list[str] | None], int], argv: list[str] | Non
     """Run a command's `main`, print foreseen errors as plain lines on stderr, and return the exit code."""
     try:
         code = main(argv)
-        sys.stdout.flush()
+        if sys.stdout:  # closed with >&-
+            sys.stdout.flush()
         return code
     except HpcsftError as error:
         print("\n".join(error.lines()), file=sys.stderr)
@@ -141,5 +143,16 @@ def report_errors(main: Callable[[list[str] | None], int], argv: list[str] | Non
         print("interrupted; jobs that were submitted go on", file=sys.stderr)
         return 130
     except BrokenPipeError:  # the reader of our output went away (`| head`)
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the flush at exit fails again
+        _silence_stdout()
         return EXIT_OK
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT) or error.filename is not None:
+            raise
+        _silence_stdout()
+        print(f"error: cannot write to the standard output: {error.strerror}", file=sys.stderr)
+        return EXIT_FAILED
+
+
+def _silence_stdout() -> None:
+    """Or the flush at the exit fails again."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -43,6 +43,7 @@ def home(tmp_path: Path) -> Path:
 
 def offered(home: Path, line: str) -> list[str]:
     env = environment() | {"PATH": f"{home / 'bin'}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT)}
+    env["XDG_STATE_HOME"] = str(home / "state")  # not what other tests have submitted
     command = [BASH, "--norc", "-c", ASK, "bash", line]
     done = subprocess.run(command, capture_output=True, text=True, cwd=home, env=env, timeout=60, check=True)
     assert done.stderr == ""

@@ -55,7 +55,7 @@ def choose(run: RunDir, wish: Wish) -> Choice:
     found = [attempt for attempt in all_attempts(run, wish.stage) if _is_wanted(attempt, wish)]
     if not found:
         raise _no_log(run, wish)
-    failed = _failed_first(run.read_statuses(), found, run)
+    failed = _failed_first(_readable_statuses(run), found, run)
     last, rank = failed or (found[-1], 0)
     task = [attempt for attempt in found if (attempt.stage, attempt.index) == (last.stage, last.index)]
     if wish.attempt is None:
@@ -78,8 +78,11 @@ def choose(run: RunDir, wish: Wish) -> Choice:
 
 def check_wish(run: RunDir, wish: Wish) -> None:
     """HpcsftError if the stage or the task is none of the run's."""
-    plan = Plan.model_validate(read_json(run.plan))
     if wish.stage is None:
+        return
+    try:
+        plan = Plan.model_validate(read_json(run.plan))
+    except ValueError:  # damaged, which is when one wants logs
         return
     if wish.stage not in plan.stage_names:
         near = difflib.get_close_matches(wish.stage, plan.stage_names, n=1)
@@ -117,6 +120,14 @@ def numbers_text(numbers: Sequence[int]) -> str:
 def _is_wanted(attempt: Attempt, wish: Wish) -> bool:
     job = wish.job_id is None or attempt.job_id.partition("_")[0] == wish.job_id
     return job and wish.index in (None, attempt.index)
+
+
+def _readable_statuses(run: RunDir) -> list[StageStatus]:
+    """What tasks said last; nothing if one of the files is damaged, which is when one wants logs."""
+    try:
+        return list(run.read_statuses())
+    except ValueError:
+        return []
 
 
 def _failed_first(statuses: Iterable[StageStatus], found: Sequence[Attempt], run: RunDir) -> tuple[Attempt, int] | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Sequence
 from typing import Literal
 
@@ -48,10 +49,14 @@ def watch(
 
 
 def shows_live(display: Display, console: Console) -> bool:
-    """Is there a live screen? In a pipe, on a dumb terminal and for who has set ACCESSIBLE only if it is asked for."""
+    """Is there a live screen? It is for terminals with keys; and not for dumb ones, nor for who has set ACCESSIBLE.
+
+    Unless it is asked for.
+    """
     if display != "auto":
         return display == "live"
-    return console.is_terminal and not console.is_dumb_terminal and not os.environ.get("ACCESSIBLE")
+    keys = sys.stdin is not None and sys.stdin.isatty()
+    return keys and console.is_terminal and not console.is_dumb_terminal and not os.environ.get("ACCESSIBLE")
 
 
 def print_summary(states: Sequence[RunState], console: Console) -> None:

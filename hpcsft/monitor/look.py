@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Collection, Sequence
 
 from hpcsft.errors import ClusterError, HpcsftError, RunNotFoundError
@@ -66,11 +67,12 @@ class Look:
     def _lost(self, number: int, state: RunState | None, error: HpcsftError | OSError) -> RunState:
         """What is shown of a run that cannot be read now."""
         message = error.message if isinstance(error, HpcsftError) else f"{error.filename}: {error.strerror}"
+        message = message.removeprefix(f"{self.runs[number].path}/")
         gone, alone = isinstance(error, RunNotFoundError), len(self.runs) == 1
         if alone and (gone or state is None):
             raise error if isinstance(error, HpcsftError) else HpcsftError(message) from None
         known = state or RunState(run_dir=str(self.runs[number].path), state="unsubmitted", stages=[], train={})
-        return known.model_copy(update={"lost": message, "gone": gone})
+        return known.model_copy(update={"lost": message, "gone": gone, "now": time.time()})
 
     def _usage_of(self, number: int, facts: Facts) -> Usage | None:
         """Reads all metrics, so only when a file of the run is another."""

@@ -174,7 +174,19 @@ def test_console_usage(capsys):
 def test_console_refuses_an_unknown_verb(capsys):
     assert main(["sbumit", "spec.json"]) == 2
     out, err = capsys.readouterr()
-    assert out == "" and err.startswith("error: no verb 'sbumit'\n") and USAGE in err
+    assert out == "" and err.startswith("error: no verb 'sbumit'\nhint: did you mean submit?\n") and USAGE in err
+
+
+@pytest.mark.parametrize(("redirect", "code"), [("| true", 0), (">/dev/full", 1)])
+@pytest.mark.parametrize("words", ["--help", "schema"])
+def test_an_output_that_takes_nothing_is_no_traceback(words, redirect, code, tmp_path):
+    command = f"set -o pipefail; {sys.executable} -m hpcsft.console {words} {redirect}"
+    done = subprocess.run(
+        ["bash", "-c", command], capture_output=True, text=True, env=environment() | {"PYTHONPATH": str(ROOT)},
+        cwd=tmp_path, timeout=TIMEOUT_S,
+    )  # fmt: skip
+    assert "Traceback" not in done.stderr and done.returncode == code
+    assert code == 0 or done.stderr.startswith("error: cannot write to the standard output: No space left")
 
 
 def test_console_prints_the_schema(capsys):

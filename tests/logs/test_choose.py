@@ -113,3 +113,12 @@ def test_numbers_in_words():
     assert [numbers_text(numbers) for numbers in ([], [3], [0, 1], range(256), [0, 2, 3])] == [
         "none", "3", "0, 1", "0 to 255", "0, 2, 3",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["plan.json", "status/train.json"])
+@pytest.mark.parametrize("text", ["", "{", "[]"])
+def test_a_damaged_file_hides_no_log(run, name, text):
+    """A full disk leaves such files, and then the logs are what one wants."""
+    (run.path / name).parent.mkdir(exist_ok=True)
+    (run.path / name).write_text(text)
+    assert chosen(run, stage="train") == (["train/12_1"], 0)

@@ -168,6 +168,6 @@ def test_without_a_smaller_micro_batch_the_run_ends_at_once_and_says_what_would_
 
     assert [row["cause"] for row in all_rows(run, "train") if row["event"] == "end"] == ["out_of_memory"]
     shown = " ".join(launch("monitor.py", run.path, "--once", cwd=tmp_path).stdout.split())
-    assert "train failed: ran out of memory: " in shown
+    assert "train failed: out of memory on the node" in shown and "ran out of memory: " in shown
     assert "(1 time; no smaller micro batch can be tried)" in shown
-    assert "hint: lower train.micro_batch_size or data.max_length" in shown
+    assert "hint: ask for more memory" in shown and "--set cluster.train.mem_gb=" in shown

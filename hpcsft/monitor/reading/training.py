@@ -30,12 +30,12 @@ def read_training(run: RunDir, files: Files, whole: bool, since: float = 0.0) ->
     facts: dict[str, Any] = dict(rows[-1]) if rows else {}
     if not whole:
         return facts
-    validation = files.read(run.validation, _rows) or []
+    validation = files.read(run.validation, _losses) or []
     if not rows and not validation:
         return {}
     facts["losses"] = [row["loss"] for row in rows if row.get("loss") is not None]
     facts["pace_s"] = pace_s(rows, since)
-    facts["validation"] = [{"checkpoint": row["checkpoint"], "loss": row["loss"]} for row in validation]
+    facts["validation"] = validation
     with contextlib.suppress(OSError, ValueError, KeyError):
         facts["checkpoint"] = (run.checkpoints / "latest").read_text().strip()
         marker = read_json(run.checkpoints / facts["checkpoint"] / "complete.json")
@@ -67,8 +67,8 @@ def _end(path: Path) -> list[dict[str, Any]]:
     return last_rows(path, LAST_BYTES)[-1:]
 
 
-def _rows(path: Path) -> list[dict[str, Any]]:
-    return list(read_jsonl(path))
+def _losses(path: Path) -> list[dict[str, Any]]:
+    return [{"checkpoint": row["checkpoint"], "loss": row["loss"]} for row in read_jsonl(path)]
 
 
 def last_rows(path: Path, num_bytes: int) -> list[dict[str, Any]]:
@@ -81,4 +81,4 @@ def last_rows(path: Path, num_bytes: int) -> list[dict[str, Any]]:
     for line in lines[1 if start else 0 :]:
         with contextlib.suppress(ValueError):  # being written at this moment
             rows.append(json.loads(line))
-    return rows
+    return [row for row in rows if isinstance(row, dict) and "step" in row]

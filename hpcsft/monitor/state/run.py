@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import Any
 
-from hpcsft.errors import EXIT_CANCELLED, EXIT_OK, EXIT_RUN_WAITING, EXIT_STAGE_FAILED, EXIT_UNFINISHED
+from hpcsft.errors import EXIT_CANCELLED, EXIT_FAILED, EXIT_OK, EXIT_RUN_WAITING, EXIT_STAGE_FAILED, EXIT_UNFINISHED
 from hpcsft.monitor.state.facts import Facts, State
 from hpcsft.monitor.state.ranks import RankTrouble, rank_troubles
 from hpcsft.monitor.state.stage import StageState, TaskState, stage_state, whole_state
@@ -67,9 +67,16 @@ class RunState(Record):
     @property
     def finished(self) -> bool:
         """Will nothing change any more by itself? What failed has not ended while parts of it go on."""
+        if self.gone or self.unreadable:
+            return True
         if self.state == "failed" and any(task.state in ("running", "pending") for task in self._tasks()):
-            return self.gone
-        return self.gone or self.state in ("done", "failed", "waiting", "cancelled")
+            return False
+        return self.state in ("done", "failed", "waiting", "cancelled")
+
+    @property
+    def unreadable(self) -> bool:
+        """Could nothing of it be read, now or before?"""
+        return self.lost is not None and not self.stages
 
     def _tasks(self) -> Iterator[TaskState]:
         return (task for stage in self.stages for task in stage.tasks)
@@ -77,12 +84,13 @@ class RunState(Record):
     @property
     def exit_code(self) -> int:
         """The exit code that tells this state."""
-        return EXIT_CODE[self.state]
+        return EXIT_FAILED if self.unreadable else EXIT_CODE[self.state]
 
 
 def exit_code(states: Sequence[RunState]) -> int:
-    """The exit code of several runs: that of the worst."""
-    return min(states, key=lambda state: WORST_FIRST.index(state.state)).exit_code
+    """The exit code of several runs: that of the worst; of those that cannot be read, unless another has failed."""
+    worst = min(states, key=lambda state: WORST_FIRST.index(state.state))
+    return EXIT_FAILED if worst.state != "failed" and any(s.unreadable for s in states) else worst.exit_code
 
 
 def run_state(facts: Facts) -> RunState:

@@ -20,7 +20,8 @@ class Standing(Record):
 
     name: str
     answers: int
-    verdicts: int
+    verdicts: int | None
+    """So far; None in the end, when those on equal answers of other checkpoints count as well."""
     win_rate: float | None
     """In percent; so far, or the report's."""
     interval: tuple[float, float] | None
@@ -31,18 +32,16 @@ class Standing(Record):
 
 def standing(judged: Judged) -> Standing:
     """What is known of one checkpoint: the report's figures, else those of the verdicts so far."""
-    known = {"name": judged.name, "answers": judged.answers, "verdicts": len(judged.verdicts)}
+    known = {"name": judged.name, "answers": judged.answers}
     if judged.final:
-        interval = judged.final["interval"]
-        return Standing(
-            **known, win_rate=judged.final["win_rate"], interval=tuple(interval) if interval else None, final=True
-        )
+        interval = tuple(judged.final["interval"]) if judged.final["interval"] else None
+        return Standing(**known, verdicts=None, win_rate=judged.final["win_rate"], interval=interval, final=True)
     rows: dict[int, list[float]] = {}
     for row, utility in judged.verdicts:
         rows.setdefault(row, []).append(utility)
     means = [statistics.fmean(values) for values in rows.values()]
     rate = 100 * statistics.fmean(means) if means else None
-    return Standing(**known, win_rate=rate, interval=_interval(means), final=False)
+    return Standing(**known, verdicts=len(judged.verdicts), win_rate=rate, interval=_interval(means), final=False)
 
 
 def _interval(values: Sequence[float]) -> tuple[float, float] | None:

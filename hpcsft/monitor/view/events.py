@@ -39,7 +39,9 @@ def events(before: RunState | None, after: RunState) -> list[Event]:
     """What has changed since `before`; everything the first time. Progress counts in tenths."""
     earlier = {stage.name: _counts(stage) for stage in before.stages} if before else {}
     found = [stage_event(after, stage) for stage in after.stages if earlier.get(stage.name) != _counts(stage)]
-    if before is None or before.state != after.state:
+    if after.lost and (before is None or before.lost != after.lost):
+        found.append(_event(after, "run", f"run: {run_state_text(after)}: {after.lost}", message=after.lost))
+    elif before is None or before.state != after.state:
         found.append(_event(after, "run", f"run: {run_state_text(after)}", state=after.state))
     problem = before.problem if before else None
     if after.problem != problem:

@@ -11,6 +11,9 @@ from rich.segment import Segment
 PLAIN = str.maketrans({"·": "-", "▸": ">", "…": "~", "±": "+", "↑": "^", "↓": "v", "─": "-", "━": "=", "╸": "-"})
 """For terminals that know ASCII only; one character for one, so that columns stay where they are."""
 
+ROOMY = 20
+"""A screen of so many lines has room for a part that matters less."""
+
 
 @dataclass(frozen=True)
 class Part:
@@ -21,6 +24,8 @@ class Part:
     """Of parts that do not all fit, those of a higher rank are cut first."""
     end: bool = False
     """Of what does not fit, its end is shown, as of a log; else its beginning."""
+    least: int = 0
+    """So many of its lines are kept whatever the rank, where there is some room."""
     bottom: bool = False
     """It and what follows stand at the lower edge."""
 
@@ -42,9 +47,13 @@ class Fit:
             yield Segment.line()
 
     def _cut(self, blocks: list[list[list[Segment]]], height: int) -> list[list[list[Segment]]]:
-        room, kept = height, list(blocks)
+        kept = list(blocks)
+        leasts = [part.least if height >= ROOMY else 0 for part in self.parts]
+        reserved = [min(least, len(lines)) for least, lines in zip(leasts, blocks, strict=True)]
+        room = height - sum(reserved)
         for place in sorted(range(len(blocks)), key=lambda place: self.parts[place].rank):
             lines, end = blocks[place], self.parts[place].end
+            room += reserved[place]
             kept[place] = (lines[-room:] if end else lines[:room]) if room else []
             room -= len(kept[place])
         edge = next((place for place, part in enumerate(self.parts) if part.bottom), None)

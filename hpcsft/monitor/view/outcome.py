@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from rich.console import Group, RenderableType
 from rich.text import Text
 
@@ -24,7 +26,8 @@ def trouble(stage: StageState) -> Group:
     title = failure.title if failure and failure.title not in message else message
     lines = [Text.assemble((f"{stage.name} {what}: ", STYLE[stage.state]), title)]
     said = [title]
-    for text in (stage.message, failure.line if failure else None):
+    line = re.sub(r"^\[rank\d+\]: ", "", failure.line) if failure and failure.line else None
+    for text in (stage.message, line):
         if text and not any(text in earlier for earlier in said):
             lines.append(Text(f"  {text}"))
             said.append(text)

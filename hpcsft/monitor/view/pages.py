@@ -21,6 +21,9 @@ from hpcsft.monitor.view.stages import remarks, stages_table
 from hpcsft.monitor.view.training import evaluation, training
 from hpcsft.monitor.view.words import STYLE, clock, run_state_text
 
+LOG_LINES = 4
+"""So much of a log is always seen."""
+
 
 @dataclass(frozen=True)
 class LogView:
@@ -113,8 +116,8 @@ def _log_parts(state: RunState, place: Place, log: LogView, height: int) -> list
     if not lines:
         body.stylize("dim")
     return [
-        Part(_spaced(Rule(Text(name, style="dim"), align="left", style="dim")), 7),
-        Part(body, 8, end=True),
+        Part(_spaced(Rule(Text(name, style="dim"), align="left", style="dim")), 7, least=2),
+        Part(body, 8, end=True, least=LOG_LINES),
     ]
 
 

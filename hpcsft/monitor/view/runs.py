@@ -14,7 +14,7 @@ from hpcsft.monitor.view.fit import Fit, Part
 from hpcsft.monitor.view.keys_help import HELP, footer
 from hpcsft.monitor.view.navigation import Place, chosen_stage
 from hpcsft.monitor.view.outcome import silence
-from hpcsft.monitor.view.words import STYLE, clock, phrases
+from hpcsft.monitor.view.words import STYLE, clock, phrases, run_state_text
 
 
 def runs_page(states: Sequence[RunState], place: Place, width: int, height: int) -> RenderableType:
@@ -41,7 +41,7 @@ def runs_table(states: Sequence[RunState], width: int, chosen: int | None = None
     table.add_column("", no_wrap=True, overflow="ellipsis", ratio=1)
     for number, (state, (name, *cells)) in enumerate(zip(states, rows, strict=True)):
         word, *rest = (Text(cell) for cell in cells)
-        word.stylize(STYLE[state.state])
+        word.stylize("bold red" if state.lost else STYLE[state.state])
         table.add_row(Text(name, style="bold" if number == chosen else ""), word, *rest)
     return table
 
@@ -49,7 +49,7 @@ def runs_table(states: Sequence[RunState], width: int, chosen: int | None = None
 def _row(state: RunState, mark: str) -> list[str]:
     """Name, state, the stage that matters most and how far it is, and what there is to say."""
     if state.lost:
-        return [mark + state.name, "gone" if state.gone else "unreadable", "", state.lost]
+        return [mark + state.name, run_state_text(state).partition(":")[0], "", state.lost]
     stage = state.stages[chosen_stage(state, Place("runs"))]
     if stage.state in ("failed", "waiting"):
         said = [stage.message or "see the log"]
@@ -62,12 +62,11 @@ def _row(state: RunState, mark: str) -> list[str]:
 
 
 def _head(states: Sequence[RunState], first: int, room: int) -> Text:
-    counts = Counter(state.state for state in states)
+    counts = Counter(run_state_text(state) if state.lost else state.state for state in states)
     head = Text.assemble((f"{len(states)} runs", "bold"))
-    for state, style in STYLE.items():
-        if counts[state]:
-            head.append("  ")
-            head.append(f"{counts[state]} {state}", style=style)
+    for state in sorted(counts, key=lambda word: [*STYLE, word].index(word)):
+        head.append("  ")
+        head.append(f"{counts[state]} {state}", style=STYLE.get(state, "bold red"))
     if len(states) > room:
         head.append(f"  {first + 1} to {min(first + room, len(states))} shown", style="dim")
     asked = max((state.as_of for state in states if state.as_of), default=None)

@@ -30,7 +30,8 @@ def training(state: RunState, width: int) -> RenderableType | None:
         line.add_row(loss, Sparkline(train.get("losses", []), max(8, min(120, width - 24))))
         table.add_row("loss", line)
         table.add_row("step", " · ".join(_step(state)))
-        table.add_row("speed", " · ".join(_speed(state)))
+        if speed := _speed(state):
+            table.add_row("speed", " · ".join(speed))
     if train.get("validation"):
         table.add_row("validation", Text(_validation(train["validation"])))
     if train.get("checkpoint"):
@@ -59,25 +60,20 @@ def _validation(rows: Sequence[Mapping[str, Any]]) -> str:
 
 def _step(state: RunState) -> list[str]:
     train = state.train
-    norm = f"{train['grad_norm']:.3f}" if train.get("grad_norm") is not None else "?"
-    return [
-        f"{train['step']:,}",
-        f"epoch {train['epoch']:.2f}",
-        f"lr {train['lr']:.2e}",
-        f"gradient norm {norm}",
-    ]
+    told = {"epoch": "epoch {:.2f}", "lr": "lr {:.2e}", "grad_norm": "gradient norm {:.3f}"}
+    parts = [form.format(train[name]) for name, form in told.items() if train.get(name) is not None]
+    return [f"{train['step']:,}", *parts] + (["gradient norm ?"] if train.get("grad_norm") is None else [])
 
 
 def _speed(state: RunState) -> list[str]:
     train = state.train
-    parts = [f"{train['tokens_per_s']:,.0f} tokens/s"]
-    if train.get("pace_s"):
-        parts.append(f"{train['pace_s']:.2g} s from step to step")
-    if train.get("mfu") is not None:
-        parts.append(f"MFU {train['mfu']:.0%}")
-    if train.get("memory_gb") is not None:
-        parts.append(f"at most {train['memory_gb']:.1f} GB on a rank")
-    return parts
+    told = {
+        "tokens_per_s": "{:,.0f} tokens/s",
+        "pace_s": "{:.2g} s from step to step",
+        "mfu": "MFU {:.0%}",
+        "memory_gb": "at most {:.1f} GB on a rank",
+    }
+    return [form.format(train[name]) for name, form in told.items() if train.get(name) is not None]
 
 
 def evaluation(state: RunState) -> RenderableType | None:

@@ -28,6 +28,8 @@ SOON_S = 90.0
 
 def run_state_text(state: RunState) -> str:
     """The state of a run in words."""
+    if state.gone or state.unreadable:
+        return "gone" if state.gone else "unreadable"
     waiting = [stage.name for stage in state.stages if stage.state == "waiting"]
     if state.state != "waiting":
         return state.state

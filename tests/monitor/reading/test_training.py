@@ -100,3 +100,11 @@ def test_the_pace_is_that_of_the_newest_attempt():
 
 def test_the_pace_is_that_of_the_last_hundred_steps():
     assert pace_s(rows(*(10 * n for n in range(50)), *(490 + n for n in range(1, 200)))) == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("line", ["5", "[]", '"x"', "null", "{}"])
+def test_a_line_that_is_no_step_is_passed_over(run, line):
+    append_jsonl(run.metrics, *rows(0, 1))
+    with open(run.metrics, "a") as file:
+        file.write(line + "\n")
+    assert read_training(run, Files(), whole=True)["step"] == 2

@@ -246,3 +246,12 @@ def test_who_sees_a_run_end_tells_it_where_no_job_could(run, tmp_path, display):
             terminal.press("q")
         assert terminal.end() == 100
     assert (tmp_path / "told-failed").exists() and len(list(run.notified.iterdir())) == 1
+
+
+def test_without_keys_there_is_no_screen(run, tmp_path):
+    """Standard input that is no terminal, or closed: lines, as in a pipe."""
+    for stdin in ("</dev/null", "<&-"):
+        command = f"exec {sys.executable} {ROOT}/launch/monitor.py {run.path} {stdin}"
+        code = f"import os; os.execv('/bin/sh', ['sh', '-c', {command!r}])"
+        with Terminal("-c", code, cwd=tmp_path) as terminal:
+            terminal.wait_for("train: running (5/100 steps", "run: running")

@@ -37,5 +37,5 @@ def test_few_verdicts_have_no_interval():
 def test_the_reports_figures_replace_them():
     final = {"win_rate": 21.45, "interval": [18.0, 25.0], "n_total": 805}
     known = standing(judged((0, 1.0), final=final))
-    assert (known.win_rate, known.interval, known.final) == (21.45, (18.0, 25.0), True)
+    assert (known.win_rate, known.interval, known.final) == (21.45, (18.0, 25.0), True) and known.verdicts is None
     assert standing(judged(final={**final, "interval": None})).interval is None

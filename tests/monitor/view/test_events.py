@@ -102,3 +102,15 @@ def test_signs_of_life():
         "train: running (3/100 steps · 1:23 of 12:00:00) · loss 1.2346"
     ]
     assert [(event.event, event.text) for event in signs_of_life(state_of(ids={}))] == [("sign", "run: unsubmitted")]
+
+
+def test_a_run_that_cannot_be_read_says_why_and_ends_the_watch():
+    lost = RunState(
+        run_dir="/runs/x-0123abcd", state="unsubmitted", stages=[], train={}, lost="plan.json is torn", now=5
+    )
+    assert lines(None, lost) == ["run: unreadable: plan.json is torn"] and lines(lost, lost) == []
+    assert lost.finished and lost.exit_code == 1
+    gone = running(3).model_copy(update={"lost": "no run here any more", "gone": True})
+    assert lines(running(3), gone) == ["run: gone: no run here any more"] and gone.finished
+    hiccup = running(3).model_copy(update={"lost": "Stale file handle"})
+    assert not hiccup.finished and hiccup.exit_code == 101

@@ -162,3 +162,19 @@ def test_a_lowest_loss_that_is_not_the_last_is_pointed_out():
     validation = validation[:5]
     text = shown(summary(RUNNING.model_copy(update={"train": {**RUNNING.train, "validation": validation}}), 160), 160)
     assert "lowest" not in text and "…" not in text
+
+
+def test_some_lines_of_the_log_stay_on_a_default_terminal():
+    """Whatever else there is to tell: what it used, or a long failure."""
+    finished, _ = SITUATIONS["finished"]
+    for state in (finished, FAILED):
+        text = shown(run_page(state, ALONE, LOG, 80, 24), 80)
+        assert "logs/train/102_0/0.out" in text and "step-001200" in text and "q quit" in text
+
+
+def test_runs_that_cannot_be_read_are_told_in_the_table():
+    lost = RUNNING.model_copy(update={"stages": [], "lost": "plan.json is not understood"})
+    gone = RUNNING.model_copy(update={"lost": "no run here any more", "gone": True})
+    text = shown(runs_page([lost, gone, RUNNING], Place("runs"), 120, 20), 120)
+    assert "1 unreadable" in text and "1 gone" in text and "1 running" in text
+    assert "unreadable" in text and "plan.json is not understood" in text
