@@ -126,3 +126,4 @@ def test_two_monitors_ask_once(slurm: MiniSlurm, submit: Callable[..., RunDir], 
                 terminal.press("q")
                 assert terminal.end() == 101
     launch("cancel.py", run.path, "--yes", cwd=tmp_path)
+    assert launch("monitor.py", "999999", "--once", cwd=tmp_path).returncode == 102, "no such job, nor a run of it"
