@@ -85,7 +85,9 @@ def test_the_local_driver_tells_how_the_run_ended(
     (request,) = endpoint.requests
     assert request["path"] == f"/{SECRET}" and request["text"].startswith("tiny: preprocess failed: no training row is")
     assert (tmp_path / "told").read_text().startswith("failed tiny: preprocess: no training row is left")
-    assert "hpcsft: notified: command" in (run.logs / "driver.log").read_text() and not secrets(run)
+    driver_log = run.logs / "driver.log"
+    wait_for("the driver's word", lambda: "hpcsft: notified: command" in driver_log.read_text(), TIMEOUT_S)
+    assert not secrets(run)
 
 
 @pytest.mark.slurm

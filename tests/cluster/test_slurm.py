@@ -21,6 +21,7 @@ from hpcsft.errors import ClusterError
 from hpcsft.records import read_json, read_jsonl
 from hpcsft.rundir import RunDir
 from hpcsft.slurm_queue import parse_queue, query_queue
+from tests import waiting
 from tests.cluster.minislurm import MiniSlurm
 from tests.evaluate.conftest import Endpoint
 from tests.launch.command import ROOT, environment, launch
@@ -143,11 +144,14 @@ def test_a_refused_stage_takes_the_earlier_ones_back_and_leaves_nothing(
     assert "error: Slurm refused the stage judge" in done.stderr and "invalid partition" in done.stderr
     assert "preprocess, train, generate had been submitted, and are cancelled again" in done.stderr
     assert "Traceback" not in done.stderr
-    runs = tmp_path / "runs"
-    ours = slurm.run("squeue", "-h", "-o", "%k %T", "-t", "all").stdout.splitlines()
-    mine = [line for line in ours if "tiny-" in line and line.split(":")[1] not in _known_runs(tmp_path)]
-    assert not [line for line in mine if not line.endswith(("CANCELLED", "COMPLETED", "FAILED"))]
-    assert not list(runs.glob("*"))
+    assert not list((tmp_path / "runs").glob("*"))
+
+    def alive() -> list[str]:
+        ours = slurm.run("squeue", "-h", "-o", "%k %T", "-t", "all").stdout.splitlines()
+        mine = [line for line in ours if "tiny-" in line and line.split(":")[1] not in _known_runs(tmp_path)]
+        return [line for line in mine if not line.endswith(("CANCELLED", "COMPLETED", "FAILED"))]
+
+    waiting.wait_for("the end of what had been submitted", lambda: not alive())
 
 
 def _known_runs(tmp_path: Path) -> set[str]:
