@@ -81,10 +81,17 @@ RULES = {
         f"{LOW} lora model_shape model_folder benchmark.check data.files data.formats data.hub data.readers "
         "notify.lacks evaluate.judges evaluate.other_outputs evaluate.prompts report.leaderboard train.trackers"
     ),
+    "hpcsft.shell": Rule(),
+    "hpcsft.site": Rule("errors records slurm_client site"),
+    "hpcsft.site.records": Rule("records"),
+    "hpcsft.preflight": Rule(
+        f"{LOW} model_shape gpus lora slurm_client site estimate inputs disk_use attempt cluster preflight"
+    ),
+    "hpcsft.preflight.finding": Rule("records"),
     "hpcsft.attempt": Rule(f"{LOW} attempt slurm_client notify"),
     "hpcsft.attempt.causes": Rule("errors"),  # pure
     "hpcsft.attempt.watchdog": Rule(),  # a script of its own
-    "hpcsft.cluster": Rule(f"{LOW} attempt slurm_client notify cluster runs_dirs", later="submitit"),
+    "hpcsft.cluster": Rule(f"{LOW} attempt shell slurm_client notify cluster runs_dirs", later="submitit"),
     "hpcsft.slurm_client": Rule("errors"),
     "hpcsft.slurm_queue": Rule("slurm_client"),
     "hpcsft.cluster.held": Rule(f"{LOW} slurm_queue cluster"),
@@ -229,7 +236,8 @@ RULES = {
 """Row of a module: the longest prefix of its name."""
 
 ON_LOGIN_NODE = (
-    f"{LOW} model_shape flops gpus lora model_folder slurm_client slurm_queue attempt estimate inputs cluster monitor "
+    f"{LOW} model_shape flops gpus lora model_folder shell site preflight slurm_client slurm_queue attempt estimate "
+    "inputs cluster monitor "
     "console find_run runs_dirs runs_list logs log_tail clean disk_use question completion notify usage "
     "evaluate.scores report.document report.tables report.sentences report.terminal"
 )
