@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shlex
 import shutil
 import sys
 from collections.abc import Iterator, Sequence
@@ -14,6 +13,7 @@ from hpcsft.cluster.task import StageTask
 from hpcsft.errors import ClusterError, SubmissionError
 from hpcsft.plan import StagePlan
 from hpcsft.rundir import RunDir
+from hpcsft.shell import quoted
 from hpcsft.spec import ExperimentSpec
 
 KEEP_SHELL = "trap : TERM  # Slurm's notice is for the ranks; this shell must live on to judge how they ended"
@@ -34,7 +34,7 @@ def sbatch_parameters(spec: ExperimentSpec, run: RunDir, stage: StagePlan, after
     if after:
         extra["dependency"] = "afterok:" + ":".join(after)
         extra["kill-on-invalid-dep"] = "yes"
-    exports = [f"export {key}={shlex.quote(value)}" for key, value in sorted(spec.cluster.env.items())]
+    exports = [f"export {key}={quoted(value)}" for key, value in sorted(spec.cluster.env.items())]
     parameters = {
         "job_name": f"{spec.name}.{stage.name}",
         "partition": stage.partition,
@@ -59,12 +59,12 @@ def sbatch_parameters(spec: ExperimentSpec, run: RunDir, stage: StagePlan, after
 
 def _before_srun(run: RunDir) -> list[str]:
     """Whatever the user's setup did: this shell lives on, and the code is the run's own."""
-    return [f"cd {shlex.quote(str(run.code))}", "set +e", KEEP_SHELL]
+    return [f"cd {quoted(str(run.code))}", "set +e", KEEP_SHELL]
 
 
 def _after_srun(run: RunDir, stage: StagePlan) -> list[str]:
     """The end of the batch script: what the end of srun means, and whether the job goes back into the queue."""
-    judge = f"{shlex.quote(sys.executable)} -m hpcsft.attempt.after_srun {shlex.quote(str(run.path))} {stage.name}"
+    judge = f"{quoted(sys.executable)} -m hpcsft.attempt.after_srun {quoted(str(run.path))} {stage.name}"
     return ["status=$?", f"{judge} $status", "exit $?"]
 
 
@@ -78,7 +78,7 @@ def render_script(spec: ExperimentSpec, run: RunDir, stage: StagePlan, after: Se
     from submitit.slurm.slurm import _make_sbatch_string
 
     folder = run.submitit / stage.name
-    command = f"{shlex.quote(sys.executable)} -u -m submitit.core._submit {shlex.quote(str(folder))}"
+    command = f"{quoted(sys.executable)} -u -m submitit.core._submit {quoted(str(folder))}"
     map_count = stage.tasks if stage.tasks > 1 else None
     return _make_sbatch_string(command, folder, map_count=map_count, **sbatch_parameters(spec, run, stage, after))
 
