@@ -22,6 +22,10 @@ class Prompt(Record):
     dataset: str = ""
 
 
+_KINDS = {dict: "an object", list: "an array", str: "a text", int: "a number", float: "a number", bool: "true or false"}
+_KINDS |= {type(None): "null"}
+
+
 def load_prompts(path: str | Path) -> list[Prompt]:
     """All prompts in `path`. Raises InputError naming the row when the file is not of AlpacaEval's shape."""
     rows = read_array(path, "evaluate.prompts", _SHAPE)
@@ -40,11 +44,11 @@ def read_array(path: str | Path, where: str, shape: str) -> list[Any]:
     try:
         rows = json.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
-        raise InputError(f"{where}: {path}: cannot be read: {error.strerror}") from None
+        raise InputError(f"{where}: {path}: cannot be read: {error.strerror}", f"expected {shape}") from None
     except (ValueError, RecursionError) as error:
         raise InputError(f"{where}: {path}: not valid JSON: {error}", f"expected {shape}") from None
     if not isinstance(rows, list) or not rows:
-        found = "an empty array" if rows == [] else f"a JSON {type(rows).__name__}"
+        found = "an empty array" if rows == [] else _KINDS[type(rows)]
         raise InputError(f"{where}: {path}: this is {found}", f"expected {shape}")
     return rows
 
@@ -52,7 +56,7 @@ def read_array(path: str | Path, where: str, shape: str) -> list[Any]:
 def _prompt(path: str | Path, number: int, row: Any) -> Prompt:
     where = f"evaluate.prompts: {path}: row {number}"
     if not isinstance(row, dict):
-        raise InputError(f"{where} is {type(row).__name__}, no object", f"expected {_SHAPE}")
+        raise InputError(f"{where} is {_KINDS[type(row)]}, no object", f"expected {_SHAPE}")
     for key in ("instruction", "output"):
         if not isinstance(row.get(key), str) or not row[key].strip() or not is_unicode(row[key]):
             raise InputError(f"{where}: '{key}' is missing or no text", f"expected {_SHAPE}")

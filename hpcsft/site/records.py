@@ -59,6 +59,9 @@ class Qos(Record):
     max_submitted_per_user: int | None = None
     grace_s: int = 0
     preempt_mode: str | None = None
+    """As in Partition; None: the cluster's."""
+    preempts: list[str] = []
+    """QOS whose jobs its own jobs may preempt, where PreemptType is qos."""
 
 
 class Association(Record):
@@ -91,18 +94,26 @@ class Site(Record):
     version: str
     """Such as 22.05.8."""
     user: str
+    groups: list[str] = []
+    """Unix groups of the user."""
     kill_wait_s: int = 30
+    """KillWait: from the SIGTERM at the time limit to the SIGKILL."""
     preempt_type: str | None = None
     """Such as partition_prio or qos; None where nothing preempts."""
     preempt_mode: str = "OFF"
+    preempt_exempt_s: int = 0
+    """PreemptExemptTime: a job that has run for less is not preempted."""
     sends_user_signal: bool = False
-    """PreemptParameters=send_user_signal: preemption sends the signal that a job has asked for, before SIGTERM."""
+    """Preemption sends the signal that a job has asked for instead of SIGTERM (send_user_signal among the
+    PreemptParameters, before that preempt_send_user_signal among the SlurmctldParameters)."""
     requeue: bool = True
-    """JobRequeue: may a job go back into the queue?"""
+    """JobRequeue: may a job go back into the queue that does not ask for it? Those of hpcsft ask."""
     max_array_size: int | None = None
     """One more than the highest index of an array."""
     max_submitted: int | None = None
     """MaxJobCount of the whole cluster."""
+    forgets_after_s: int | None = None
+    """MinJobAge: so long squeue still shows a job that has ended."""
     partitions: list[Partition] = []
     accounts: Accounts | None = None
     """None where the cluster keeps no accounts, or they do not answer."""

@@ -43,7 +43,7 @@ BAD = {
     "no text": ([{**ROWS[0], "output": None}], "row 0: instruction or output is no text"),
     "no object": (["x"], "row 0: instruction or output is no text"),
     "broken Unicode": ([{**ROWS[0], "output": "\ud800"}], "row 0: instruction or output is no text"),
-    "no array": ({"a": 1}, "this is a JSON dict"),
+    "no array": ({"a": 1}, "this is an object"),
 }
 
 

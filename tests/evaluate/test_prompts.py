@@ -41,8 +41,8 @@ def test_what_may_be_left_out_has_a_name(tmp_path):
     [
         ("[{", r"not valid JSON: "),
         ("[]", r"this is an empty array"),
-        ({"instruction": "a"}, r"this is a JSON dict"),
-        ([GOOD, ["a", "b"]], r"row 1 is list, no object"),
+        ({"instruction": "a"}, r"this is an object"),
+        ([GOOD, ["a", "b"]], r"row 1 is an array, no object"),
         ([{"output": "a"}], r"row 0: 'instruction' is missing or no text"),
         ([{"instruction": " ", "output": "a"}], r"row 0: 'instruction' is missing or no text"),
         ([GOOD, {"instruction": "a", "output": None}], r"row 1: 'output' is missing or no text"),

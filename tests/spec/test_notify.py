@@ -71,9 +71,9 @@ def test_no_error_of_the_spec_holds_the_address(notify):
     [
         ({}, "give a command, a webhook, or both; null for neither"),
         ({"on": ["done"]}, "give a command, a webhook, or both; null for neither"),
-        ({"command": []}, "must have at least 1 item"),
+        ({"command": []}, "must not be empty"),
         ({"command": [" "]}, "the first word is a program"),
-        ({"webhook": "$A", "on": []}, "must have at least 1 item"),
+        ({"webhook": "$A", "on": []}, "must not be empty"),
         ({"webhook": "$A", "on": ["cancelled"]}, "must be 'done', 'failed' or 'waiting'"),
     ],
 )

@@ -155,7 +155,7 @@ def test_an_instruction_that_cannot_seed_the_draw_has_no_place(read):
     [
         ("{", r"file\.json: not valid JSON: "),
         ("[" * 100_000, r"file\.json: not valid JSON: "),
-        ("{}", r"file\.json: this is a JSON dict"),
+        ("{}", r"file\.json: this is an object"),
         ("[]", r"file\.json: this is an empty array"),
         ([{"instruction": "q", "output_2": "", "preference": 1}, 3], r"row 1 is a JSON int, no object"),
         ([{"output_2": "x"}], r"row 0 has no 'instruction' and no 'preference'"),

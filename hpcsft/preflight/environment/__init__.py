@@ -1,0 +1,1 @@
+"""The Python of the jobs: is it there, and what is in it?"""

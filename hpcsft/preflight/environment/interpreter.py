@@ -1,0 +1,45 @@
+"""Is what the stages are to run in there: the Python of a venv or conda environment, a container's image and mounts?"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+
+from hpcsft.preflight.finding import Finding
+from hpcsft.spec import ExperimentSpec
+from hpcsft.spec.environment import ContainerSpec
+
+
+def interpreter_findings(spec: ExperimentSpec, kind: str) -> Iterator[Finding]:
+    """What is missing, seen from the login node; `kind` is slurm or local."""
+    for field in ("venv", "conda"):
+        if prefix := getattr(spec.cluster, field):
+            python = f"{prefix}/bin/python"
+            if not os.access(python, os.X_OK):
+                state = "cannot be executed" if os.path.exists(python) else "is not there"
+                hint = f"the folder of the environment is wanted, with bin/python in it; given {prefix}"
+                yield Finding(level="error", where=f"cluster.{field}", message=f"{python} {state}", hint=hint)
+    if container := spec.cluster.container:
+        yield from _container(container, kind)
+
+
+def _container(container: ContainerSpec, kind: str) -> Iterator[Finding]:
+    if kind == "local":
+        message = "the local cluster runs the stages as they are, without a container"
+        hint = "leave it out, and start hpcsft itself in the container"
+        yield Finding(level="error", where="cluster.container", message=message, hint=hint)
+        return
+    if container.image_is_file and not os.access(container.image, os.R_OK):
+        state = "cannot be read" if os.path.exists(container.image) else "is not there"
+        hint = "a file that the runtime's pull or build has made, on a filesystem that all nodes share"
+        yield Finding(level="error", where="cluster.container.image", message=f"{container.image} {state}", hint=hint)
+    for mount in container.mounts:
+        if not os.path.exists(source := mount.partition(":")[0]):
+            message = f"{source} is not there, at least on this node"
+            hint = "leave it out, or go on with --force if compute nodes have it"
+            yield Finding(level="error", where="cluster.container.mounts", message=message, hint=hint, forcible=True)
+    if container.runtime != "pyxis" and not shutil.which(container.runtime):
+        message = f"there is no {container.runtime} on this node; compute nodes may have it, or a module bring it"
+        hint = "if it comes with a module, name that in cluster.modules"
+        yield Finding(level="note", where="cluster.container.runtime", message=message, hint=hint)

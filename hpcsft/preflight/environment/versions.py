@@ -1,0 +1,131 @@
+"""Has the Python environment of the jobs what the spec asks for?"""
+
+from __future__ import annotations
+
+import configparser
+from collections.abc import Collection, Iterator, Mapping
+
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+from packaging.utils import canonicalize_name
+
+from hpcsft.cluster.snapshot import source_root
+from hpcsft.plan import Plan
+from hpcsft.preflight.environment.packages import Environment
+from hpcsft.preflight.fields import field_of
+from hpcsft.preflight.finding import Finding
+from hpcsft.shell import command
+from hpcsft.spec import ExperimentSpec
+
+
+def requirements() -> tuple[str, dict[str, list[Requirement]]]:
+    """What setup.cfg asks for: Python's versions, and packages by extra; those that all need under ""."""
+    parser = configparser.ConfigParser()
+    parser.read(source_root() / "setup.cfg", encoding="utf-8")
+    listed = {"": parser.get("options", "install_requires", fallback="")}
+    if parser.has_section("options.extras_require"):
+        listed.update(parser["options.extras_require"])
+    packages = {
+        name: [Requirement(line) for line in text.splitlines() if line.strip()] for name, text in listed.items()
+    }
+    return parser.get("options", "python_requires", fallback=""), packages
+
+
+def extras_of(spec: ExperimentSpec, stages: Collection[str]) -> dict[str, tuple[str, str]]:
+    """Extra -> the stage that needs it and the field that asks for it. A judge's package is looked for by inputs.py."""
+    found: dict[str, tuple[str, str]] = {}
+    if spec.model.lora:
+        found["lora"] = ("train", "model.lora")
+    if spec.benchmark:
+        found["lm-eval"] = ("benchmark", "benchmark")
+    found.update({tracker: ("train", "train.trackers") for tracker in spec.train.trackers})
+    return {extra: (stage, where) for extra, (stage, where) in found.items() if stage in stages}
+
+
+def environment_findings(
+    spec: ExperimentSpec, plan: Plan, stages: Collection[str], environment: Environment | None
+) -> Iterator[Finding]:
+    """What is missing or of the wrong version or build. None: a container, of which only that is said."""
+    if environment is None:
+        message = "what is installed in the image was not looked at: it is known when the first job starts"
+        hint = "a smoke run tells: submit --smoke"
+        yield Finding(level="note", where="cluster.container", message=message, hint=hint)
+        return
+    where = next((f"cluster.{name}" for name in ("venv", "conda") if getattr(spec.cluster, name)), "python")
+    python, packages = requirements()
+    if environment.python and not SpecifierSet(python).contains(environment.python, prereleases=True):
+        message = f"{environment.prefix}: Python {environment.python}, and hpcsft needs {python}"
+        yield Finding(level="error", where=where, message=message, hint="make the environment with a newer Python")
+    more = brings_more(spec)
+    yield from package_findings(where, environment, packages[""], more)
+    for extra, (_, field) in extras_of(spec, stages).items():
+        yield from package_findings(field, environment, packages.get(extra, []), more)
+    yield from _gpu_build(spec, plan, stages, where, environment)
+    yield from _attention(spec, plan, stages, environment)
+
+
+def brings_more(spec: ExperimentSpec) -> bool:
+    """May the job find other packages than those that are seen here, by its setup, modules or PYTHONPATH?"""
+    return bool(spec.cluster.setup or spec.cluster.modules or "PYTHONPATH" in spec.cluster.env)
+
+
+def package_findings(
+    where: str, environment: Environment, wanted: Collection[Requirement], forcible: bool
+) -> Iterator[Finding]:
+    """Packages that are missing, which is the end of every job, or out of the range that hpcsft was tried with."""
+    missing: list[Requirement] = []
+    others: list[Requirement] = []
+    for requirement in wanted:
+        version = environment.versions.get(canonicalize_name(requirement.name))
+        if version is None:
+            missing.append(requirement)
+        elif not requirement.specifier.contains(version, prereleases=True):
+            others.append(requirement)
+    install = [f"{environment.prefix}/bin/python", "-m", "pip", "install"]
+    if missing:
+        names = ", ".join(requirement.name for requirement in missing)
+        message = f"not installed in {environment.prefix}: {names}"
+        yield Finding(
+            level="error", where=where, message=message, hint=command([*install, *missing]), forcible=forcible
+        )
+    if others:
+        names = ", ".join(f"{r.name} {environment.versions[canonicalize_name(r.name)]}" for r in others)
+        message = f"versions in {environment.prefix} that hpcsft was not made for: {names}"
+        yield Finding(level="warning", where=where, message=message, hint=command([*install, *others]))
+
+
+def _gpu_build(
+    spec: ExperimentSpec, plan: Plan, stages: Collection[str], where: str, environment: Environment
+) -> Iterator[Finding]:
+    """A torch that was built for CPUs sees no GPU, however many the job is given."""
+    with_gpus = [plan.stage(name) for name in stages if plan.stage(name).gpus_per_node]
+    if with_gpus and environment.torch_is_cpu_build:
+        asked = ", ".join(dict.fromkeys(field_of(spec, stage.name, "gpus_per_node") for stage in with_gpus))
+        torch = environment.versions.get("torch", "")
+        message = f"torch {torch} in {environment.prefix} is built for CPUs, and GPUs are asked for ({asked})"
+        hint = "install a build for CUDA (pytorch.org tells how), or name an environment that has one in cluster.venv"
+        yield Finding(level="error", where=where, message=message, hint=hint, forcible=brings_more(spec))
+
+
+def _attention(
+    spec: ExperimentSpec, plan: Plan, stages: Collection[str], environment: Environment
+) -> Iterator[Finding]:
+    if spec.model.attention != "flash_attention_2" or not {"train", "generate"} & set(stages):
+        return
+    if not plan.stage("train").gpus_per_node:
+        message = "flash_attention_2 computes on GPUs only, and training asks for none"
+        yield Finding(level="error", where="model.attention", message=message, hint='use "auto" or "sdpa"')
+    elif "flash-attn" not in environment.versions:
+        message = f"flash_attention_2 is asked for, and flash-attn is not installed in {environment.prefix}"
+        hint = 'install flash-attn there, or use "auto", which does without it'
+        forcible = brings_more(spec)
+        yield Finding(level="error", where="model.attention", message=message, hint=hint, forcible=forcible)
+
+
+def versions_text(shown: Mapping[str, str | None]) -> str:
+    """Versions in one line, for people; what is missing is left out.
+
+    >>> versions_text({"python": "3.11.2", "torch": "2.6.0", "nccl": None})
+    'python 3.11.2, torch 2.6.0'
+    """
+    return ", ".join(f"{name} {version}" for name, version in shown.items() if version)

@@ -1,0 +1,1 @@
+"""What each stage asks for, against what the cluster has and allows."""

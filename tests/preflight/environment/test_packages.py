@@ -1,0 +1,69 @@
+"""What is installed is read from files: here, in a virtual environment, in a conda environment."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from hpcsft.preflight.environment.packages import environment_of
+from tests.preflight.made import planned
+
+CUDA_BUILD = """\
+from typing import Optional
+__version__ = '2.6.0+cu124'
+cuda: Optional[str] = '12.4'
+hip: Optional[str] = None
+"""
+
+
+def make_environment(prefix: Path, torch: str = CUDA_BUILD, **versions: str) -> Path:
+    """Folders as pip leaves them."""
+    packages = prefix / "lib" / "python3.12" / "site-packages"
+    for name, version in {"torch": "2.6.0", **versions}.items():
+        (packages / f"{name}-{version}.dist-info").mkdir(parents=True)
+    (packages / "torch").mkdir()
+    (packages / "torch" / "version.py").write_text(torch)
+    return prefix
+
+
+def look(**given):
+    environment = environment_of(planned(cluster=given)[0])
+    assert environment
+    return environment
+
+
+def test_this_environment():
+    own = look()
+    assert own.prefix == sys.prefix and own.python == "{}.{}.{}".format(*sys.version_info[:3])
+    shown = own.shown()
+    assert shown["torch"] and shown["deepspeed"] and shown["flash-attn"] is None
+
+
+def test_a_virtual_environment(tmp_path):
+    prefix = make_environment(tmp_path / "venv", nvidia_nccl_cu12="2.21.5", Flash_Attn="2.7.4")
+    (prefix / "pyvenv.cfg").write_text("home = /usr/bin\nversion = 3.12.4\n")
+    found = look(venv=str(prefix))
+    assert (found.python, found.cuda, found.rocm, found.nccl) == ("3.12.4", "12.4", None, "2.21.5")
+    assert found.versions["flash-attn"] == "2.7.4" and not found.torch_is_cpu_build
+
+
+def test_a_conda_environment_and_other_builds(tmp_path):
+    cpu = look(conda=str(make_environment(tmp_path / "a", CUDA_BUILD.replace("'12.4'", "None"))))
+    assert cpu.torch_is_cpu_build and cpu.python == "3.12"
+    rocm = look(conda=str(make_environment(tmp_path / "b", "cuda = None\nhip: str = '6.2.4'\n")))
+    assert rocm.rocm == "6.2.4" and not rocm.torch_is_cpu_build
+    unknown = look(conda=str(make_environment(tmp_path / "c", "")))
+    assert not unknown.torch_is_cpu_build
+
+
+def test_a_virtual_environment_that_builds_on_another(tmp_path):
+    make_environment(tmp_path / "base", peft="0.17.0")
+    venv = make_environment(tmp_path / "venv", torch="", transformers="5.1.0")
+    (venv / "pyvenv.cfg").write_text(f"home = {tmp_path}/base/bin\ninclude-system-site-packages = true\n")
+    found = look(venv=str(venv))
+    assert found.versions["peft"] == "0.17.0" and found.versions["transformers"] == "5.1.0"
+
+
+def test_what_is_not_there_is_empty_and_a_container_is_closed(tmp_path):
+    assert look(venv=str(tmp_path / "none")).versions == {}
+    assert environment_of(planned(cluster={"container": {"runtime": "pyxis", "image": "a#b:1"}})[0]) is None

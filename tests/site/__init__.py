@@ -1,0 +1,1 @@
+"""What Slurm's clients print becomes a Site, and a Site becomes words."""
