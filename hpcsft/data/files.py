@@ -11,9 +11,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from hpcsft.data.hub import PREFIX, HubName, open_hub
+from hpcsft.data.hub import open_hub
 from hpcsft.data.streams import unreadable
 from hpcsft.errors import InputError
+from hpcsft.hub.names import DataName, is_hub_name
 
 LINES = (".jsonl", ".jsonl.gz", ".jsonl.zst")
 ARRAYS = (".json", ".json.gz", ".json.zst")
@@ -33,9 +34,9 @@ def find_files(patterns: Sequence[str], where: str) -> list[str]:
     """
     files: dict[str, str] = {}  # by where their links lead, so that no file is read twice
     for pattern in patterns:
-        if pattern.startswith(PREFIX):
+        if is_hub_name(pattern):
             try:
-                HubName.parse(pattern)
+                DataName.parse(pattern)
             except InputError as error:
                 raise InputError(f"{where}: {error.message}", error.hint) from None
             files[pattern] = pattern
@@ -84,7 +85,7 @@ def state_of(file: str) -> str:
 
     A data set of the hub has a fingerprint of its own. InputError if there is nothing to be read.
     """
-    if file.startswith(PREFIX):
+    if is_hub_name(file):
         return open_hub(file)._fingerprint
     try:
         stats = [os.stat(part) for part in (saved_files(file) if os.path.isdir(file) else [file])]
@@ -165,7 +166,7 @@ def _check(file: str, where: str) -> None:
     except UnicodeEncodeError:
         hint = "rename it: names of files and folders have to be text"
         raise InputError(f"{where}: {file!r}: the name is not UTF-8", hint) from None
-    if file.startswith(PREFIX) or os.path.isdir(file):
+    if is_hub_name(file) or os.path.isdir(file):
         return
     if not file.endswith(ENDINGS):
         raise InputError(f"{where}: {file}: unknown kind of file", f"known endings: {', '.join(ENDINGS)}")

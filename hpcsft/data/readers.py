@@ -14,11 +14,12 @@ from typing import Any, NamedTuple
 
 from hpcsft.data.files import ARRAYS, PARQUET, find_files, state_of
 from hpcsft.data.formats import RowError
-from hpcsft.data.hub import PREFIX, open_hub
+from hpcsft.data.hub import open_hub
 from hpcsft.data.json_arrays import scan_array
 from hpcsft.data.json_lines import Found, scan_lines
 from hpcsft.data.streams import is_compressed, read_blocks
 from hpcsft.data.tables import count_parquet, open_folder, read_dataset, read_parquet
+from hpcsft.hub.names import is_hub_name
 
 __all__ = ["FileIndex", "Mark", "RawRow", "find_files", "index_file", "read_file", "read_rows", "state_of"]
 
@@ -105,7 +106,7 @@ _BEGINNING = Mark(0, 1, 0)
 
 
 def _is_table(file: str) -> bool:
-    return file.startswith(PREFIX) or file.endswith(PARQUET) or os.path.isdir(file)
+    return is_hub_name(file) or file.endswith(PARQUET) or os.path.isdir(file)
 
 
 def _scan(file: str, mark: Mark) -> Iterator[Found]:
@@ -116,7 +117,7 @@ def _scan(file: str, mark: Mark) -> Iterator[Found]:
 
 
 def _read_table(file: str, start: int) -> Iterator[dict[str, Any] | RowError]:
-    if file.startswith(PREFIX):
+    if is_hub_name(file):
         return read_dataset(open_hub(file), start)
     return read_dataset(open_folder(file), start) if os.path.isdir(file) else read_parquet(file, start)
 
@@ -125,6 +126,6 @@ def _count(file: str) -> int | None:
     """Rows of a table; None for a text, which has to be read."""
     if not _is_table(file):
         return None
-    if file.startswith(PREFIX):
+    if is_hub_name(file):
         return len(open_hub(file))
     return len(open_folder(file)) if os.path.isdir(file) else count_parquet(file)
