@@ -21,6 +21,8 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--dry-run", action="store_true", help="show all that would be done, write nothing")
     parser.add_argument("--json", action="store_true", help="print one JSON document instead of text")
     parser.add_argument("--watch", action="store_true", help="stay and show the run until it ends")
+    parser.add_argument("--smoke", action="store_true", help="first run two steps of it on one node, and wait for them")
+    parser.add_argument("--force", action="store_true", help="submit in spite of errors that are only estimates")
     parser.add_argument(
         "--rehearse-preemption",
         action="store_true",
@@ -34,41 +36,39 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> int:
     """Run the command; returns the exit code."""
     arguments = parser().parse_args(argv)
-    from hpcsft.cluster.submit import check_stages, cluster_kind, submission_text, submit_experiment
-    from hpcsft.estimate import checkpoint_bytes, with_signal_lead
-    from hpcsft.inputs import check_inputs
-    from hpcsft.plan import make_plan
+    from hpcsft.cluster.submit import submission_text, submit_experiment
+    from hpcsft.monitor.app import watch_to_the_end
+    from hpcsft.preflight.request import Request
 
     overrides = arguments.overrides + ([f"cluster.kind={arguments.cluster}"] if arguments.cluster else [])
-    spec = load_spec(arguments.spec, overrides)
-    plan = make_plan(spec)
-    stages = check_stages(plan, arguments.stages.split(",") if arguments.stages else None)
-    kind = cluster_kind(spec)
-    facts = check_inputs(spec, stages)
-    plan = with_signal_lead(plan, checkpoint_bytes(spec, facts.model.num_parameters, facts.model.shape))
-    if arguments.rehearse_preemption:
-        from hpcsft.cluster.rehearsal import rehearsal_text, rehearse
-
-        rehearsed = rehearse(spec, sys.argv if argv is None else ["submit", *argv])
-        print(rehearsal_text(rehearsed))
-        return EXIT_FAILED if any(row.lost_steps for row in rehearsed) else EXIT_OK
+    request = Request.of(load_spec(arguments.spec, overrides), arguments.stages)
+    command = sys.argv if argv is None else ["submit", *argv]
     if arguments.dry_run:
         from hpcsft.cluster.dry_run import dry_run, dry_run_text
 
-        document = dry_run(spec, plan, facts, kind, stages)
+        document = dry_run(request.spec, request.plan, request.facts, request.kind, request.stages)
         print(json.dumps(document, indent=2) if arguments.json else dry_run_text(document))
         return EXIT_OK
-    run, jobs, submitted = submit_experiment(spec, plan, stages, sys.argv if argv is None else ["submit", *argv])
+    warnings = request.check(arguments.force)
+    if arguments.rehearse_preemption:
+        from hpcsft.cluster.rehearsal import rehearsal_text, rehearse
+
+        rehearsed = rehearse(request.spec, command)
+        print(rehearsal_text(rehearsed))
+        return EXIT_FAILED if any(row.lost_steps for row in rehearsed) else EXIT_OK
+    if arguments.smoke:
+        from hpcsft.cluster.smoke import smoke
+
+        smoke(request.spec, request.stages, command, watch_to_the_end, quiet=arguments.json)
+    run, jobs, submitted = submit_experiment(request.spec, request.plan, request.stages, command)
     if arguments.json:
         rows = [{key: getattr(job, key) for key in ("stage", "job_id", "depends_on", "tasks")} for job in jobs]
-        print(json.dumps({"run_dir": str(run.path), "jobs": rows}, indent=2), flush=True)
+        told = [found.model_dump(include={"where", "message", "hint"}) for found in warnings]
+        print(json.dumps({"run_dir": str(run.path), "jobs": rows, "warnings": told}, indent=2), flush=True)
     else:
-        print(submission_text(str(run.path), jobs, submitted, plan.warnings + facts.warnings), flush=True)
-    if not arguments.watch:
-        return EXIT_OK
-    from hpcsft.monitor.app import watch_to_the_end
-
-    return watch_to_the_end(run, quiet=arguments.json)
+        lines = [line for found in warnings for line in found.lines()]
+        print(submission_text(str(run.path), jobs, submitted, lines), flush=True)
+    return watch_to_the_end(run, quiet=arguments.json) if arguments.watch else EXIT_OK
 
 
 if __name__ == "__main__":

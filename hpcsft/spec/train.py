@@ -32,6 +32,10 @@ class TrainSpec(Section):
     epochs: PositiveInt = 3
     """Passes over the training rows. Each ends with a validation loss and an export of the model."""
 
+    max_steps: PositiveInt | None = None
+    """Stop after so many optimizer steps, or where the epoch ends if that is earlier; null for no such limit. It needs
+    epochs 1: that epoch ends there, with its validation loss and export, and the learning rate's course fits it."""
+
     global_batch_size: PositiveInt = 64
     """Rows of max_length per optimizer step over all ranks; accumulation steps are derived from it."""
 
@@ -87,6 +91,14 @@ class TrainSpec(Section):
     checkpoint: CheckpointSpec = CheckpointSpec()
     """When training states are saved."""
 
+    @field_validator("max_steps")
+    @classmethod
+    def _one_epoch(cls, value: int | None, info: ValidationInfo) -> int | None:
+        epochs = info.data.get("epochs", 1)
+        if value is not None and epochs != 1:
+            raise ValueError(f"needs train.epochs 1, given {epochs}: nobody knows yet which epochs would be reached")
+        return value
+
     @field_validator("deepspeed")
     @classmethod
     def _no_second_source(cls, value: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
@@ -100,3 +112,7 @@ class TrainSpec(Section):
         if len(set(value)) < len(value):
             raise ValueError("each tracker once")
         return value
+
+    def epoch_steps(self, whole_pass: int) -> int:
+        """Optimizer steps of one epoch, where a pass over all rows takes `whole_pass`."""
+        return whole_pass if self.max_steps is None else min(whole_pass, self.max_steps)

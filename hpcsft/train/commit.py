@@ -69,9 +69,14 @@ def staging_folder(run: RunDir, attempt: str, step: int) -> Path:
 
 
 def open_staging(folder: Path) -> None:
-    """An empty folder to write into. What a save before it left there goes: it may be what fills the disk."""
+    """An empty folder to write into. What a save before it left there goes: it may be what fills the disk.
+
+    FileNotFoundError if the run directory itself has gone.
+    """
     shutil.rmtree(folder.parent, ignore_errors=True)
-    folder.mkdir(mode=0o700, parents=True)
+    folder.parent.parent.mkdir(mode=0o700, exist_ok=True)
+    folder.parent.mkdir(mode=0o700)
+    folder.mkdir(mode=0o700)
 
 
 def clear_staging(run: RunDir) -> None:

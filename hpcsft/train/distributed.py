@@ -11,15 +11,16 @@ from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
+from torch.distributed.rendezvous import rendezvous
 
-from hpcsft.attempt.identity import TaskIdentity
-from hpcsft.rundir import RunDir
 from hpcsft.stage import StageContext
+from hpcsft.train.exchange import Exchange
+from hpcsft.train.node_check import check_all_reduce, check_nodes
 
 T = TypeVar("T")
 
-FIRST_PORT, NUM_PORTS = 20000, 12000
-"""Rendezvous ports: below the range from which Linux hands out ephemeral ports."""
+TIMEOUT = timedelta(minutes=30)
+"""Of the rendezvous, and of any collective."""
 
 
 @dataclass(frozen=True)
@@ -66,33 +67,35 @@ class Ranks:
         dist.barrier()
 
 
-def export_environment(task: TaskIdentity, run: RunDir) -> None:
+def export_environment(context: StageContext) -> None:
     """Set the variables that torch.distributed and DeepSpeed read. Call before DeepSpeed is imported."""
+    task, network = context.task, context.spec.cluster.network
+    port = str(rendezvous_port(f"{context.run.path}/{task.token}", *network.ports))
     os.environ["RANK"] = str(task.rank)
     os.environ["WORLD_SIZE"] = str(task.world_size)
     os.environ["LOCAL_RANK"] = str(task.local_rank)
     os.environ.setdefault("LOCAL_SIZE", os.environ.get("SLURM_NTASKS_PER_NODE", str(task.world_size)))
     os.environ.setdefault("FLASH_ATTENTION_DETERMINISTIC", "1")  # or a resumed run would not end with the same bits
     if "SUBMITIT_EXECUTOR" in os.environ:  # in a job; what a user's shell exported long ago counts only by hand
-        os.environ["MASTER_ADDR"] = os.environ.get("SLURM_LAUNCH_NODE_IPADDR", "127.0.0.1")
-        os.environ["MASTER_PORT"] = str(rendezvous_port(f"{run.path}/{task.token}"))
+        found = os.environ.get("HPCSFT_MASTER_ADDR") if network.interface and task.token.in_slurm else None
+        os.environ["MASTER_ADDR"] = found or os.environ.get("SLURM_LAUNCH_NODE_IPADDR", "127.0.0.1")
+        os.environ["MASTER_PORT"] = port
     os.environ.setdefault("MASTER_ADDR", "127.0.0.1")
-    os.environ.setdefault("MASTER_PORT", str(rendezvous_port(f"{run.path}/{task.token}")))
+    os.environ.setdefault("MASTER_PORT", port)
 
 
-def rendezvous_port(attempt: str) -> int:
+def rendezvous_port(attempt: str, first: int, last: int) -> int:
     """A port that all ranks of one attempt derive alike, and that others on the same node hardly share."""
-    return FIRST_PORT + zlib.crc32(attempt.encode()) % NUM_PORTS
+    return first + zlib.crc32(attempt.encode()) % (last - first + 1)
 
 
 def start_ranks(context: StageContext, on_gpu: bool) -> Ranks:
-    """Join the group: nccl with one GPU per rank, gloo on CPUs."""
+    """Join the group, nccl with one GPU per rank, gloo on CPUs, if all nodes are fit for use; UnfitNodes if not."""
     import deepspeed
 
     task = context.task
     if on_gpu:
-        own = task.local_rank % torch.cuda.device_count()  # 0 where Slurm shows every task its own GPU only
-        torch.cuda.set_device(own)
+        own = task.local_rank % max(1, torch.cuda.device_count())  # 0 where Slurm shows every task its own GPU only
         os.environ["LOCAL_RANK"] = str(own)  # by which DeepSpeed picks its device
         device = torch.device("cuda", own)
     else:
@@ -100,10 +103,15 @@ def start_ranks(context: StageContext, on_gpu: bool) -> Ranks:
         threads = context.stage.cpus_per_task or len(os.sched_getaffinity(0)) // context.stage.tasks_per_node
         torch.set_num_threads(max(1, threads))
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False  # gloo alone: no compiler on the node
-    deepspeed.init_distributed(
-        dist_backend="nccl" if on_gpu else "gloo",
-        auto_mpi_discovery=False,
-        timeout=timedelta(minutes=30),
-        verbose=False,
-    )
+    store, *_ = next(rendezvous("env://", task.rank, task.world_size, timeout=TIMEOUT))
+    exchange = Exchange(dist.PrefixStore("hpcsft", store), task.rank, task.world_size)
+    nodes = check_nodes(context, exchange, device)
+    if on_gpu:
+        torch.cuda.set_device(device)
+
+    def connect() -> None:  # its own rendezvous is at the same store, which lives as long as this process
+        backend = "nccl" if on_gpu else "gloo"
+        deepspeed.init_distributed(dist_backend=backend, auto_mpi_discovery=False, timeout=TIMEOUT, verbose=False)
+
+    check_all_reduce(context, exchange, nodes, connect, device)
     return Ranks(task.rank, task.world_size, device)

@@ -40,15 +40,16 @@ def train(context: StageContext) -> None:
     task, run = context.task, context.run
     hang_file = run.hang_file(context.stage.name, task.job_id, task.restart, task.rank)
     with Heartbeat.start(run.heartbeat, task.rank, hang_file, context.spec.train.hang_after_s) as heartbeat:
-        if task.rank == 0:
-            preprocess.finish(context)
         on_gpu = context.stage.gpus_per_node > 0
-        if on_gpu and not torch.cuda.is_available():
+        if on_gpu and torch.version.cuda is None and torch.version.hip is None:
             raise StageError(
-                "the plan gives every rank a GPU, but torch sees none here",
-                "does the job's environment have a CUDA build of torch? set gpus_per_node to 0 to train on CPUs",
+                "the plan gives every rank a GPU, but the torch of this environment was built without CUDA",
+                "install a CUDA build of torch, or set cluster.gpus_per_node to 0 to train on CPUs",
             )
         ranks = start_ranks(context, on_gpu)
+        startup.done("checking the nodes")
+        if ranks.leader:
+            preprocess.finish(context)
         ranks.barrier()
         require(run.manifest, "preprocess")
         startup.done("waiting for all ranks")
@@ -110,7 +111,8 @@ class Trainer:
         startup.done("model")
         parts = ranks.from_leader(lambda: settle_parts(context, accumulation_steps))
         config = deepspeed_config(spec, accumulation_steps, on_gpu, parts, model.num_parameters(only_trainable=True))
-        engine = build_engine(model, spec, config, order.steps_per_epoch * spec.train.epochs, ranks.device)
+        total_steps = spec.train.epoch_steps(order.steps_per_epoch) * spec.train.epochs
+        engine = build_engine(model, spec, config, total_steps, ranks.device)
         startup.done("engine")
         first_step = load_checkpoint(engine, context, ranks, found, heartbeat)
         startup.done("loading the checkpoint")
@@ -139,7 +141,12 @@ class Trainer:
     @property
     def total_steps(self) -> int:
         """Optimizer steps of the whole run."""
-        return self.order.steps_per_epoch * self.context.spec.train.epochs
+        return self.epoch_steps * self.context.spec.train.epochs
+
+    @property
+    def epoch_steps(self) -> int:
+        """Optimizer steps of one epoch."""
+        return self.context.spec.train.epoch_steps(self.order.steps_per_epoch)
 
     def run(self) -> None:
         """Go on from the newest checkpoint, or from the beginning, to the end. Raises Stopped when asked to stop."""
@@ -161,7 +168,7 @@ class Trainer:
                 self.checkpoints.reserve()
             if boundary.stop:
                 self._stop(step)
-            epoch_ends = step % self.order.steps_per_epoch == 0
+            epoch_ends = step % self.epoch_steps == 0
             if epoch_ends or boundary.due or step % context.spec.train.checkpoint.every_steps == 0:
                 self.heartbeat.beat("save", step)
                 self.checkpoints.save(step, background=True)
@@ -184,7 +191,7 @@ class Trainer:
         self.guard.skipped = self.ranks.from_leader(self.metrics.skipped_steps)
 
     def _finish_epoch(self, step: int) -> None:
-        epoch, rest = divmod(step, self.order.steps_per_epoch)
+        epoch, rest = divmod(step, self.epoch_steps)
         if rest == 0 and self.checkpoints.pending:
             self.checkpoints.publish()  # nothing is lost then, whatever comes during validation and export
         if rest == 0 and not self.epoch_end.finish(epoch, step, lambda: self.agreement.reach()[0].stop):
@@ -222,7 +229,7 @@ class Trainer:
             self.time_limit.observe_step(measured.elapsed_s)
             self.metrics.step(
                 step=step + 1,
-                epoch=round((step + 1) / self.order.steps_per_epoch, 4),
+                epoch=round((step + 1) / self.epoch_steps, 4),
                 loss=_number(loss),
                 lr=lr,
                 grad_norm=_number(updated.grad_norm),

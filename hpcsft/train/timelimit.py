@@ -10,7 +10,7 @@ from datetime import datetime
 
 from hpcsft.attempt.identity import TaskIdentity
 from hpcsft.errors import ClusterError
-from hpcsft.slurm_client import query_job
+from hpcsft.slurm_client import query_job, told_end_s
 
 MARGIN_S = 15.0
 """For the way from the published checkpoint to the end of srun."""
@@ -49,9 +49,12 @@ class TimeLimit:
         return self.end - time.time()
 
     def _ask(self) -> float | None:
-        """Seconds since the epoch; None without a limit or an answer."""
+        """Seconds since the epoch; None without a limit or an answer.
+
+        Where Slurm's clients are missing, as in a container, it is what the batch script was told at its start.
+        """
         try:
             facts = query_job(self.task.job_id)
         except ClusterError:
-            return None
+            return told_end_s()
         return datetime.timestamp(facts.end_time) if facts and facts.end_time else None

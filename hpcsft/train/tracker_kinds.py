@@ -81,6 +81,7 @@ class WandB:
 
     def __init__(self, run: RunDir):
         os.environ.pop("WANDB_SERVICE", None)  # of a session that submitted this job
+        os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # it goes over the network in offline mode too
         import wandb
 
         folder = run.wandb

@@ -31,6 +31,19 @@ def test_without_slurm_or_its_answer_there_is_no_limit(job_id):
     assert found.end is None and not found.is_near(1e9)
 
 
+def test_where_slurm_cannot_be_asked_the_end_is_what_the_batch_script_was_told(monkeypatch):
+    """In a container there is no scontrol."""
+    monkeypatch.setenv("SLURM_JOB_END_TIME", f"{time.time() + 100:.0f}")
+    found = TimeLimit(TaskIdentity("44", 0, 0, 0, 1))
+    assert found.most_s == pytest.approx(50, abs=2) and not found.is_near(1.0)
+    monkeypatch.setenv("SLURM_JOB_END_TIME", f"{time.time() + 10:.0f}")
+    found.end = time.time() + 10
+    assert found.is_near(1.0)
+    assert TimeLimit(TaskIdentity("local-9", 0, 0, 0, 1)).end is None
+    monkeypatch.setenv("SLURM_JOB_END_TIME", "")
+    assert TimeLimit(TaskIdentity("44", 0, 0, 0, 1)).end is None
+
+
 def test_it_is_time_when_two_of_the_longest_steps_and_a_slow_save_would_just_fit():
     found = limit()
     for seconds in (2.0, 10.0, 3.0):
