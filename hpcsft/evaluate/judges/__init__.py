@@ -13,8 +13,10 @@ from __future__ import annotations
 
 import os
 
+from hpcsft.errors import InputError
 from hpcsft.evaluate.judges.protocol import Judge
 from hpcsft.evaluate.judges.settings import judge_settings, key_problem
+from hpcsft.key_file import KeyFileError, read_key
 from hpcsft.spec.evaluate import JudgeSpec
 
 __all__ = ["Judge", "check_judge_files", "judge_identity", "judge_name", "key_problem", "make_judge"]
@@ -59,5 +61,11 @@ def judge_identity(spec: JudgeSpec) -> str:
 
 
 def check_judge_files(spec: JudgeSpec) -> None:
-    """InputError if the template or the evaluator that `spec` names cannot be used. Light, for login nodes."""
+    """InputError if the template, the evaluator or the key's file that `spec` names cannot be used. Light, for login
+    nodes."""
     judge_settings(spec)
+    if spec.api_key_file and spec.kind != "local":
+        try:
+            read_key(spec.api_key_file)
+        except KeyFileError as error:
+            raise InputError(f"evaluate.judge.api_key_file: {error}", error.hint) from None

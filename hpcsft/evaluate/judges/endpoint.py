@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import os
 import re
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -16,9 +15,10 @@ from hpcsft.evaluate.judges.failures import Refused, failure_of
 from hpcsft.evaluate.judges.parsers import Completion
 from hpcsft.evaluate.judges.pool import RequestPool
 from hpcsft.evaluate.judges.protocol import Keep
-from hpcsft.evaluate.judges.settings import JudgeSettings, key_problem
+from hpcsft.evaluate.judges.settings import JudgeSettings, how_to_give_the_key, judge_key, key_problem
 from hpcsft.evaluate.judges.standing import Standing
 from hpcsft.evaluate.verdicts import Comparison, Usage, Verdict
+from hpcsft.secrets import scrubbed
 from hpcsft.spec.evaluate import JudgeSpec
 
 CONNECT_S = 8.0
@@ -65,7 +65,7 @@ class EndpointJudge:
             if isinstance(failure, Refused) and self._adapt(str(failure), parameters):
                 return self.ask(pair)
             raise failure from error
-        raw = completion.text.encode("utf-8", "replace").decode()
+        raw = scrubbed(completion.text.encode("utf-8", "replace").decode())
         return Verdict(self._settings.parser.first_better(completion), raw, usage=usage)
 
     def _adapt(self, refusal: str, used: Mapping[str, Any]) -> bool:
@@ -95,9 +95,9 @@ def client_of(name: str, spec: JudgeSpec, settings: JudgeSettings) -> tuple[Modu
             f"pip install 'hpcsft[{spec.kind}]'; {KEPT}",
         ) from None
     if problem := key_problem(spec):
-        raise Waiting(f"the judge needs a key, but {problem}", f"export {spec.key_variable}=...; {KEPT}")
+        raise Waiting(f"the judge needs a key, but {problem}", f"{how_to_give_the_key(spec)}; {KEPT}")
     client = getattr(library, name)(
-        api_key=os.environ.get(spec.key_variable) or "none",
+        api_key=judge_key(spec) or "none",
         base_url=settings.base_url,
         max_retries=0,
         timeout=library.Timeout(spec.timeout_s, connect=min(CONNECT_S, spec.timeout_s)),

@@ -13,6 +13,8 @@ from collections.abc import Mapping
 from types import ModuleType
 from typing import Any
 
+from hpcsft.secrets import scrubbed
+
 NEVER_CONNECTED = ("ConnectError", "ConnectTimeout", "ProxyError", "UnsupportedProtocol")
 """Causes of connection errors, as httpx calls them, that mean that no server was there to begin with."""
 
@@ -64,8 +66,8 @@ def failure_of(error: Exception, library: ModuleType) -> Exception:
         return kind(text, unauthorized=error.status_code in (401, 403))
     if isinstance(error, library.APIConnectionError):
         cause = error.__cause__
-        detail = f": {cause}" if cause and str(cause) else ""
-        return TryLater(f"{str(error).rstrip('.')}{detail}", connected=type(cause).__name__ not in NEVER_CONNECTED)
+        text = scrubbed(str(error).rstrip(".") + (f": {cause}" if cause and str(cause) else ""))
+        return TryLater(text, connected=type(cause).__name__ not in NEVER_CONNECTED)
     if isinstance(error, (library.APIError, ValueError, TypeError, LookupError, AttributeError)):
         return TryLater(f"the reply has no form of this API ({_short(error)}): is evaluate.judge.base_url right?")
     return error
@@ -88,5 +90,5 @@ def retry_after_s(headers: Mapping[str, Any]) -> float | None:
 
 
 def _short(error: Exception) -> str:
-    text = " ".join(str(error).split()) or type(error).__name__
+    text = scrubbed(" ".join(str(error).split())) or type(error).__name__
     return text if len(text) <= 300 else text[:297] + "..."

@@ -11,6 +11,8 @@ from typing import Any, NamedTuple
 from hpcsft.evaluate.judges.evaluator_config import load_evaluator
 from hpcsft.evaluate.judges.parsers import Parser, own_parser
 from hpcsft.evaluate.judges.question import QUESTION, Question, load_question
+from hpcsft.key_file import KeyFileError, read_key
+from hpcsft.shell import quoted
 from hpcsft.spec.evaluate import JudgeSpec
 
 LEGACY_MODELS = ("gpt-3.5-turbo-instruct", "davinci-002", "babbage-002")
@@ -88,10 +90,25 @@ def judge_settings(spec: JudgeSpec) -> JudgeSettings:
     )
 
 
+def judge_key(spec: JudgeSpec) -> str | None:
+    """The key to the judge; None where there is none. KeyFileError if its file cannot be used."""
+    return read_key(spec.api_key_file) if spec.api_key_file else os.environ.get(spec.key_variable) or None
+
+
 def key_problem(spec: JudgeSpec) -> str | None:
     """What is wrong with the key to the judge, or None. A server whose address is given may need none."""
-    if spec.kind == "local" or os.environ.get(spec.key_variable):
+    if spec.kind == "local":
         return None
-    if judge_settings(spec).base_url or os.environ.get(URL_VARIABLES[spec.kind]):
-        return None
+    try:
+        if judge_key(spec) or judge_settings(spec).base_url or os.environ.get(URL_VARIABLES[spec.kind]):
+            return None
+    except KeyFileError as error:
+        return f"api_key_file: {error}"
     return f"{spec.key_variable} is not set"
+
+
+def how_to_give_the_key(spec: JudgeSpec) -> str:
+    """What a person has to do for it."""
+    if not spec.api_key_file:
+        return f"export {spec.key_variable}=..."
+    return f"put the key into {spec.api_key_file}, and: chmod 600 {quoted(spec.api_key_file)}"
