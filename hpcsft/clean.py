@@ -82,7 +82,11 @@ def checkpoints_to_keep(state: str, keep: int | None) -> int:
 
 
 def plan_cleaning(run: RunDir, keep: int) -> Cleaning:
-    """What to remove so that the newest `keep` whole checkpoints stay; if there are fewer, no checkpoint goes."""
+    """What to remove so that the newest `keep` whole checkpoints stay; if there are fewer, no checkpoint goes.
+
+    HpcsftError if the run is not the user's own.
+    """
+    run.for_writing()
     found = published(run)
     whole = [folder for folder, complete in found if _has_its_files(folder, complete)]
     kept = whole[:keep]

@@ -14,6 +14,7 @@ from hpcsft.errors import EXIT_INVALID, EXIT_OK, report_errors
 
 USAGE = """usage: hpcsft VERB ...   (hpcsft VERB --help tells more)
 
+  doctor [SPEC]      see what this cluster is, and what stands against a spec
   preview SPEC.json  see what the first rows of the data become
   plan SPEC.json     see what it will cost: memory, GPU-hours, disk
   submit SPEC.json   turn a spec into jobs
@@ -21,6 +22,7 @@ USAGE = """usage: hpcsft VERB ...   (hpcsft VERB --help tells more)
   logs RUN [STAGE]   read its logs
   cancel RUN         stop it
   resume RUN         submit again what failed
+  reproduce RUN      write the spec that runs it again, and tell what has changed since
   runs [FOLDER ...]  list runs, with what they take on the disk
   clean RUN ...      remove old checkpoints
   score FILE ...     score AlpacaEval annotation files
@@ -29,7 +31,20 @@ USAGE = """usage: hpcsft VERB ...   (hpcsft VERB --help tells more)
 
 RUN is a run directory, the name of a run or its beginning, or the id of one of its jobs."""
 
-VERBS = ("preview", "plan", "submit", "monitor", "logs", "cancel", "resume", "runs", "clean", "score")
+VERBS = (
+    "doctor",
+    "preview",
+    "plan",
+    "submit",
+    "monitor",
+    "logs",
+    "cancel",
+    "resume",
+    "reproduce",
+    "runs",
+    "clean",
+    "score",
+)
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -3,7 +3,9 @@
     HpcsftError                exit 1    something foreseen went wrong; carries a hint
     ├── SpecError              exit 2    the spec is invalid; carries every problem at once
     ├── InputError             exit 2    a file that the spec names is missing, empty or of the wrong shape
+    ├── PreflightError         exit 2    this cluster or machine is not fit for the spec; carries every error at once
     ├── ClusterError           exit 3    Slurm does not answer
+    │   └── UnclearError       exit 3    it did not say whether it has taken a job
     ├── SubmissionError        exit 1    Slurm answers, and refuses the job
     ├── RunNotFoundError       exit 102  no such run directory
     ├── StageError             exit 1    a stage cannot go on (bad data, broken checkpoint, no judge, ...)
@@ -21,6 +23,8 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+
+from hpcsft.secrets import scrubbed
 
 EXIT_OK = 0
 EXIT_FAILED = 1
@@ -91,10 +95,28 @@ class InputError(HpcsftError):
     exit_code = EXIT_INVALID
 
 
+class PreflightError(HpcsftError):
+    """What the checks before a submission have found against it. All errors are reported together, as `shown`."""
+
+    exit_code = EXIT_INVALID
+
+    def __init__(self, shown: Sequence[str]):
+        self.shown = tuple(shown)
+        errors = [line.removeprefix("error: ") for line in self.shown if line.startswith("error: ")]
+        super().__init__("; ".join(errors))
+
+    def lines(self) -> list[str]:
+        return list(self.shown)
+
+
 class ClusterError(HpcsftError):
     """Slurm does not answer."""
 
     exit_code = EXIT_NO_SLURM
+
+
+class UnclearError(ClusterError):
+    """Slurm did not say whether it has taken a job: the job may be in the queue."""
 
 
 class SubmissionError(HpcsftError):
@@ -137,7 +159,7 @@ def report_errors(main: Callable[[list[str] | None], int], argv: list[str] | Non
             sys.stdout.flush()
         return code
     except HpcsftError as error:
-        print("\n".join(error.lines()), file=sys.stderr)
+        print(scrubbed("\n".join(error.lines())), file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
         print("interrupted; jobs that were submitted go on", file=sys.stderr)

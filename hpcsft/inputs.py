@@ -6,7 +6,6 @@ Only small reads, and nothing heavy is imported, so that a login node does it in
 from __future__ import annotations
 
 import importlib.util
-import itertools
 import os
 from collections.abc import Collection, Iterator
 from pathlib import Path
@@ -14,14 +13,14 @@ from typing import Any
 
 from hpcsft.benchmark.check import benchmark_problems
 from hpcsft.data.files import find_files, read_about, saved_files
-from hpcsft.data.formats import RowError, check_keys, conversation_of
-from hpcsft.data.hub import PREFIX
-from hpcsft.data.readers import read_rows
+from hpcsft.data.first_rows import check_first_rows
+from hpcsft.data.formats import RowError, check_keys
 from hpcsft.errors import HpcsftError, InputError
 from hpcsft.evaluate.judges import check_judge_files
-from hpcsft.evaluate.judges.settings import key_problem
+from hpcsft.evaluate.judges.settings import how_to_give_the_key, key_problem
 from hpcsft.evaluate.other_outputs import read_outputs
 from hpcsft.evaluate.prompts import load_prompts
+from hpcsft.hub.names import is_hub_name
 from hpcsft.lora import check_lora
 from hpcsft.model_folder.adapter import is_adapter
 from hpcsft.model_folder.check import ModelFacts, check_model
@@ -31,14 +30,12 @@ from hpcsft.notify.lacks import what_notify_lacks
 from hpcsft.plan import STAGES
 from hpcsft.records import Record
 from hpcsft.report.leaderboard import read_leaderboard
+from hpcsft.rundir import runs_dir_warning
 from hpcsft.spec import ExperimentSpec
 from hpcsft.spec.data import TEMPLATES
 from hpcsft.spec.evaluate import JudgeSpec
 from hpcsft.spec.model import ModelSpec
 from hpcsft.train.trackers import how_to_install, missing_packages
-
-FIRST_ROWS = 20
-"""Rows of a file that are looked at for a conversation."""
 
 
 class InputFacts(Record):
@@ -98,6 +95,7 @@ def check_inputs(spec: ExperimentSpec, stages: Collection[str] = STAGES) -> Inpu
         data_bytes=sum(data_size(file) for file in set(files)),
         num_prompts=len(prompts),
         warnings=[
+            *filter(None, [runs_dir_warning(spec.runs_dir)]),
             *(what_the_judge_lacks(spec.evaluate.judge) if spec.evaluate and "judge" in stages else ()),
             *(what_notify_lacks(spec.notify) if spec.notify else ()),
         ],
@@ -145,7 +143,7 @@ def what_the_judge_lacks(judge: JudgeSpec) -> Iterator[str]:
     if importlib.util.find_spec(judge.kind) is None:
         yield f"evaluate.judge: the package {judge.kind} is not installed: pip install 'hpcsft[{judge.kind}]'{then}"
     if problem := key_problem(judge):
-        yield f"evaluate.judge: {problem}: export {judge.key_variable}=...{then}"
+        yield f"evaluate.judge: {problem}: {how_to_give_the_key(judge)}{then}"
 
 
 class InputErrors(InputError):
@@ -169,25 +167,11 @@ def check_data(patterns: list[str], format: str, where: str) -> list[str]:
         try:
             if os.path.isdir(file):
                 _check_saved(file, format)
-            elif not file.startswith(PREFIX):
-                _check_first_rows(file, format)
+            elif not is_hub_name(file):
+                check_first_rows(file, format)
         except InputError as error:
             raise InputError(f"{where}: {error.message}", error.hint) from None
     return files
-
-
-def _check_first_rows(file: str, format: str) -> None:
-    """One of the first rows must be a conversation; bad ones among good ones are for the quarantine."""
-    wrong = None
-    for row in itertools.islice(read_rows([file]), FIRST_ROWS):
-        try:
-            conversation_of(row.parse(), format)
-            return
-        except RowError as error:
-            wrong = wrong or f"{file}, row {row.number}: {error}"
-    if wrong is None:
-        raise InputError(f"{file}: empty", "expected one conversation per line")
-    raise InputError(wrong, "see data.format in the README")
 
 
 def _check_saved(folder: str, format: str) -> None:
@@ -203,6 +187,6 @@ def _check_saved(folder: str, format: str) -> None:
 
 def data_size(file: str) -> int:
     """Bytes of a file or of a saved data set; 0 for one of the hub, which is not looked at."""
-    if file.startswith(PREFIX):
+    if is_hub_name(file):
         return 0
     return sum(os.path.getsize(part) for part in (saved_files(file) if os.path.isdir(file) else [file]))

@@ -133,6 +133,8 @@ class StageStatus(Record):
     progress: Progress | None = None
     started: str = ""
     updated: str = ""
+    after_job: str | None = None
+    """Of a start by hand: the job that had been submitted for the stage by then. Clocks of two hosts may differ."""
 
     @property
     def by_hand(self) -> bool:
@@ -141,7 +143,9 @@ class StageStatus(Record):
 
     def is_of(self, job: SubmittedStage) -> bool:
         """Is it about this submission, or by hand since then, and not about one before it?"""
-        return self.job_id.partition("_")[0] == job.job_id or (self.by_hand and self.started >= job.submitted)
+        if self.by_hand:
+            return self.after_job == job.job_id if self.after_job else self.started >= job.submitted
+        return self.job_id.partition("_")[0] == job.job_id
 
 
 class SubmittedStage(Record):
@@ -157,12 +161,29 @@ class SubmittedStage(Record):
     submitted: str
 
 
+class Intent(Record):
+    """What is being handed to the cluster at this moment, or was when whoever did it was interrupted."""
+
+    mark: str
+    """Drawn anew for each try; the job carries it in its comment and in its environment."""
+    jobs: list[SubmittedStage]
+    """Without the id that they are going to have."""
+
+
 class Submission(Record):
     """submission.json: everything that was submitted for a run, oldest first; resubmitted stages stand again."""
 
     cluster: Literal["slurm", "local"]
     host: str
+    cluster_name: str | None = None
+    """What Slurm calls the cluster; None without Slurm, and where an older version has submitted."""
+    user: str | None = None
+    """Who has submitted; None where an older version has."""
+    path: str = ""
+    """Where the run directory was at the last submission: its jobs look for it there."""
     jobs: list[SubmittedStage] = []
+    intent: Intent | None = None
+    """Nobody has written down yet what became of it."""
 
     def latest(self) -> dict[str, SubmittedStage]:
         """The last submission of each stage, in the order of the plan."""

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import pwd
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 
-from hpcsft.errors import RunNotFoundError
+from hpcsft.errors import HpcsftError, RunNotFoundError
 from hpcsft.records import StageStatus, Submission, read_json, write_json
 
 
@@ -21,7 +23,12 @@ class RunDir:
         self.spec = self.path / "spec.json"
         self.plan = self.path / "plan.json"
         self.provenance = self.path / "provenance.json"
+        self.provenance_folder = self.path / "provenance"
+        self.inputs = self.provenance_folder / "inputs.json"
+        self.ended_jobs = self.provenance_folder / "jobs.json"
         self.submission = self.path / "submission.json"
+        self.submitted = self.path / "submitted.json"
+        self.fetched = self.path / "fetched.json"
         self.cancelled = self.path / "CANCELLED"
         self.attempts = self.path / "attempts"
         self.heartbeat = self.path / "heartbeat"
@@ -58,11 +65,46 @@ class RunDir:
             raise RunNotFoundError(f"{path}: no run here", hint)
         return run
 
+    def refuse_if_gone(self) -> None:
+        """RunNotFoundError if the run, which was here, is here no more: nothing may be made anew in its place."""
+        try:
+            os.lstat(self.spec)
+        except (FileNotFoundError, NotADirectoryError):
+            hint = "if it was moved, python launch/resume.py NEW_PLACE goes on there"
+            raise RunNotFoundError(f"the run directory {self.path} is gone: moved or deleted", hint) from None
+
     def create(self) -> None:
-        """Make the directory and its folders, private to the user (0700). Parents keep the user's own umask."""
+        """Make the directory and its folders, private to the user (0700). Parents keep the user's own umask.
+
+        Raises HpcsftError as `for_writing` does: somebody else may have made it.
+        """
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        for folder in (self.path, self.status, self.attempts, self.heartbeat, self.logs, self.submitit, self.data):
+        self.path.mkdir(mode=0o700, exist_ok=True)
+        self.for_writing()
+        inside = (self.status, self.attempts, self.heartbeat, self.logs, self.submitit, self.data)
+        for folder in (self.provenance_folder, *inside):
             folder.mkdir(mode=0o700, exist_ok=True)
+
+    def for_writing(self) -> RunDir:
+        """This run, for whoever writes into it, runs its code or loads its checkpoints: it is the user's alone.
+
+        From here on, all files that this process and its children make have no group or world bits. Raises HpcsftError
+        if the directory is a symbolic link or another user's, or if others can write into it.
+        """
+        facts = os.lstat(self.path)
+        if stat.S_ISLNK(facts.st_mode):
+            hint = f"name the directory itself: {os.path.realpath(self.path)}"
+            raise HpcsftError(f"{self.path} is a symbolic link: nothing is written through it, nor run", hint)
+        if facts.st_uid != os.geteuid():
+            hint = f"a run of your own: submit {self.spec} with --set runs_dir=..., a folder of yours"
+            raise HpcsftError(f"{self.path} belongs to {_user(facts.st_uid)}: nothing is written there, nor run", hint)
+        inside = (self.code, self.submitit, self.attempts, self.status, self.checkpoints)
+        for folder in (self.path, *(inside if facts.st_mode & 0o011 else ())):
+            if folder.exists() and (mode := stat.S_IMODE(folder.stat().st_mode)) & 0o022:
+                hint = f"look whether all in it is yours, then: chmod -R go-w {self.path}"
+                raise HpcsftError(f"{folder} has mode {mode:04o}: others can write into it", hint)
+        os.umask(0o077)
+        return self
 
     def status_file(self, stage: str, index: int, tasks: int) -> Path:
         """status/STAGE.json, or status/STAGE-INDEX.json for a stage of several tasks."""
@@ -79,6 +121,14 @@ class RunDir:
     def log_folder(self, stage: str, job_id: str, restart: int) -> Path:
         """logs/STAGE/JOBID_RESTART: one folder per attempt, so that a requeue never overwrites a log."""
         return self.logs / stage / f"{job_id}_{restart}"
+
+    def attempt_record(self, stage: str, job_id: str, restart: int) -> Path:
+        """provenance/STAGE/JOBID_RESTART.json: on what an attempt ran."""
+        return self.provenance_folder / stage / f"{job_id}_{restart}.json"
+
+    def inputs_part(self, index: int) -> Path:
+        """provenance/inputs-INDEX.json: digests of the inputs that task `index` of preprocessing has made so far."""
+        return self.provenance_folder / f"inputs-{index}.json"
 
     def hang_file(self, stage: str, job_id: str, restart: int, rank: int) -> Path:
         """Beside a rank's logs: what the watchdog wrote when it ended that rank."""
@@ -123,6 +173,32 @@ class RunDir:
         for file in sorted(self.status.glob("*.json")):
             if not file.name.startswith("."):
                 yield StageStatus.model_validate(read_json(file))
+
+
+def make_private(folder: Path) -> None:
+    """Take all group and world bits from `folder` and what is in it. Links are not followed."""
+    for place, folders, files in os.walk(folder):
+        for path in (Path(place), *(Path(place, name) for name in (*folders, *files))):
+            if not path.is_symlink():
+                path.chmod(stat.S_IMODE(path.stat().st_mode) & 0o700)
+
+
+def runs_dir_warning(runs_dir: str) -> str | None:
+    """What is to be said against the folder of runs if everybody can replace what is in it, else None."""
+    try:
+        mode = stat.S_IMODE(os.stat(runs_dir).st_mode)
+    except OSError:
+        return None
+    if mode & stat.S_IWOTH and not mode & stat.S_ISVTX:
+        return f"runs_dir: everybody can rename or remove runs in {runs_dir} (mode {mode:04o}): chmod +t {runs_dir}"
+    return None
+
+
+def _user(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return f"another user (uid {uid})"
 
 
 def _task(stage: str, index: int, tasks: int) -> str:

@@ -40,6 +40,12 @@ class JobFacts(NamedTuple):
     """Has it run for as long as its time limit allows?"""
     restarts: int
     """How often Slurm has put it back into the queue."""
+    partition: str = ""
+    """Or several, separated by commas."""
+    num_nodes: int = 1
+    """It needs so many at least."""
+    excluded: str = ""
+    """The nodes on which it must not run, as a host list such as n[1-2]; empty for none."""
 
     @property
     def running(self) -> bool:
@@ -67,7 +73,20 @@ def parse_job(output: str) -> JobFacts:
         end_time=_time(fields.get("EndTime", "")),
         used_up=run is not None and limit is not None and run >= limit - 1,
         restarts=int(fields.get("Restarts") or 0),
+        partition=fields.get("Partition", ""),
+        num_nodes=int(fields.get("NumNodes", "1").partition("-")[0]),
+        excluded=fields.get("ExcNodeList", "").replace("(null)", ""),
     )
+
+
+def told_end_s() -> float | None:
+    """When its time limit ends this job, in seconds since the epoch, as its environment tells.
+
+    For places without Slurm's clients, such as containers. Newer versions of Slurm set the variable, for others the
+    batch script of a container does; who raises the limit later changes nothing here.
+    """
+    told = os.environ.get("SLURM_JOB_END_TIME", "")
+    return float(told) if told.isdigit() else None
 
 
 def any_node_down(nodes: str) -> bool:
@@ -99,20 +118,41 @@ def requeue_job(job_id: str) -> None:
     run_client("scontrol", "requeue", job_id)
 
 
+def partition_nodes(partition: str) -> list[str]:
+    """The names of all nodes of a partition, or of several separated by commas. ClusterError if nobody answers."""
+    names = run_client("sinfo", "--noheader", "--Node", f"--partition={partition}", "--format=%N").split()
+    return list(dict.fromkeys(names))
+
+
+def host_names(host_list: str) -> list[str]:
+    """The single names of a host list such as n[1-2],n7. ClusterError if nobody answers."""
+    return run_client("scontrol", "show", "hostnames", host_list).split() if host_list else []
+
+
+def exclude_nodes(job_id: str, nodes: Sequence[str]) -> None:
+    """Let a pending job run on none of `nodes`, instead of those excluded so far. ClusterError if Slurm refuses."""
+    run_client("scontrol", "update", f"JobId={job_id}", f"ExcNodeList={','.join(nodes)}")
+
+
 def signal_job(job_id: str, name: str) -> None:
     """Send a signal to the processes of a job's steps. ClusterError if Slurm does not answer."""
     run_client("scancel", f"--signal={name}", job_id)
 
 
-def run_client(*command: str, ignore: Sequence[str] = ()) -> str:
+def run_client(*command: str, ignore: Sequence[str] = (), timeout_s: float = TIMEOUT_S) -> str:
     """What a client command of Slurm prints; ClusterError if it fails for a reason that `ignore` does not name."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(OPTIONS_OF_USERS)}
     try:
         done = subprocess.run(
-            command, capture_output=True, text=True, timeout=TIMEOUT_S, env={**kept, "SLURM_TIME_FORMAT": "standard"}
+            command,
+            capture_output=True,
+            text=True,
+            errors="replace",  # administrators write reasons in any encoding
+            timeout=timeout_s,
+            env={**kept, "SLURM_TIME_FORMAT": "standard"},
         )
     except subprocess.TimeoutExpired:
-        message = f"{command[0]} does not answer within {TIMEOUT_S} s"
+        message = f"{command[0]} does not answer within {timeout_s:g} s"
         raise ClusterError(message, "try again when Slurm answers") from None
     except OSError as error:
         message = f"{command[0]} does not answer: {error.strerror}"

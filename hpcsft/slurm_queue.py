@@ -44,13 +44,14 @@ class QueueEntry(NamedTuple):
         return duration_s(self.limit)
 
 
-def read_queue() -> str:
-    """All jobs of this user that Slurm still remembers, with a single squeue: text for `parse_queue`.
+def read_queue(users: Sequence[str] = ()) -> str:
+    """All jobs of `users` (none: of this user) that Slurm still remembers, with one squeue: text for `parse_queue`.
 
-    ClusterError if Slurm does not answer.
+    ClusterError if Slurm does not answer, or does not know one of the users.
     """
     fields = "%F|%K|%T|%M|%l|%S|%e|%N|%r"
-    return run_client("squeue", "--noheader", "--me", "--array", "--states=all", f"--format={fields}")
+    whose = f"--user={','.join(users)}" if users else "--me"
+    return run_client("squeue", "--noheader", whose, "--array", "--states=all", f"--format={fields}")
 
 
 def query_queue() -> list[QueueEntry]:

@@ -10,7 +10,7 @@ from hpcsft.stage import StageContext, run_stage
 
 
 def body(context: StageContext) -> None:
-    os.environ.setdefault("HF_HUB_OFFLINE", "1")  # this and the next are read when the libraries are imported
+    # both are read when the libraries are imported
     os.environ |= {"TQDM_DISABLE": "1", "HF_DATASETS_DISABLE_PROGRESS_BARS": "1"}
     from hpcsft.benchmark.benchmark import benchmark
 

@@ -15,7 +15,7 @@ def body(context: StageContext) -> None:
         os.environ["DS_ACCELERATOR"] = "cpu"  # read when DeepSpeed is imported
     from hpcsft.train.distributed import export_environment
 
-    export_environment(context.task, context.run)
+    export_environment(context)
     from hpcsft.train.loop import train
 
     train(context)

@@ -24,10 +24,12 @@ def main(argv: list[str] | None = None) -> int:
     """Run the command; returns the exit code."""
     arguments = parser().parse_args(argv)
     run = find_run(arguments.run)
+    from hpcsft.cluster.intent import settle_if_possible
     from hpcsft.cluster.submit import cancel_run
     from hpcsft.monitor.look import look_at
     from hpcsft.question import agreed
 
+    settle_if_possible(run)
     [state] = look_at([run], tolerant=True, detailed=False)
     if state.finished:
         print(f"{run.path} {'waits' if state.state == 'waiting' else 'has ended already'}; nothing to cancel")

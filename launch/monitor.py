@@ -35,12 +35,15 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> int:
     """Run the command; returns the exit code."""
     arguments = parser().parse_args(argv)
+    from hpcsft.cluster.intent import settle_if_possible
     from hpcsft.find_run import find_runs
     from hpcsft.monitor.app import print_summary, watch
     from hpcsft.monitor.look import ONCE_AGE_S, look_at
     from hpcsft.monitor.state.run import exit_code
 
     runs = find_runs(arguments.runs)
+    for run in runs:
+        settle_if_possible(run)
     if not arguments.once:
         states = watch(runs, arguments.display, arguments.json)
     else:

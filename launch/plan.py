@@ -14,6 +14,7 @@ from hpcsft.estimate import checkpoint_bytes, with_signal_lead
 from hpcsft.estimate.document import plan_document
 from hpcsft.estimate.work import exact_workload
 from hpcsft.gpus import GPUS, gpu_named
+from hpcsft.hub.fetch import locate
 from hpcsft.inputs import check_inputs
 from hpcsft.plan import make_plan
 from hpcsft.records import read_json
@@ -50,9 +51,10 @@ def main(argv: list[str] | None = None) -> int:
     """Run the command; returns the exit code."""
     arguments = parser().parse_args(argv)
     spec = load_spec(arguments.spec, arguments.overrides)
-    facts = check_inputs(spec, ["preprocess", "train"])
+    local = locate(spec, data=not (run := RunDir(spec.run_path)).manifest.exists())
+    facts = check_inputs(local, ["preprocess", "train"])
     plan = with_signal_lead(make_plan(spec), checkpoint_bytes(spec, facts.model.num_parameters, facts.model.shape))
-    if (run := RunDir(spec.run_path)).manifest.exists():
+    if run.manifest.exists():
         workload = exact_workload(read_json(run.audit), spec)
     else:
         from hpcsft.models.tokenizer import without_torch
@@ -60,18 +62,16 @@ def main(argv: list[str] | None = None) -> int:
         without_torch()
         from hpcsft.data.amount import estimate_workload
 
-        workload = estimate_workload(spec)
+        workload = estimate_workload(local)
     rates = gpu_named(arguments.gpu), arguments.mfu, arguments.quota
     document = plan_document(spec, plan, facts.model, workload, *rates)
     if arguments.json:
         print(json.dumps(document, indent=2))
     else:
-        from rich.console import Console
-
         from hpcsft.estimate.text import print_plan
 
         sys.stdout.reconfigure(errors="backslashreplace")
-        print_plan(document, Console())
+        print_plan(document)
     return EXIT_OK
 
 

@@ -48,8 +48,9 @@ def main(argv: list[str] | None = None) -> int:
 
     without_torch()
     from hpcsft.data.preview import preview
+    from hpcsft.hub.fetch import locate
 
-    document = preview(spec, arguments.rows, arguments.first)
+    document = preview(locate(spec, data=True), arguments.rows, arguments.first)
     if arguments.json:
         print(json.dumps(document, indent=2))
     else:

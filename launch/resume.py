@@ -28,9 +28,11 @@ def main(argv: list[str] | None = None) -> int:
     """Run the command; returns the exit code."""
     arguments = parser().parse_args(argv)
     run = find_run(arguments.run)
+    from hpcsft.cluster.intent import settle_run
     from hpcsft.cluster.resume import resume_run
     from hpcsft.monitor.look import look_at
 
+    settle_run(run)
     [state] = look_at([run], detailed=False)
     if state.state in ("pending", "running"):
         print(f"{run.path} is {state.state}; nothing to resume")

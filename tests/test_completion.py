@@ -55,7 +55,7 @@ def offered(home: Path, line: str) -> list[str]:
     ("line", "words"),
     [
         ("hpcsft ", [*VERBS, "schema", "completion"]),
-        ("hpcsft re", ["resume"]),
+        ("hpcsft re", ["reproduce", "resume"]),
         ("hpcsft logs ", ["llama-0a1b2c3d", "baichuan-0a1b2c3d"]),
         ("hpcsft cancel ll", ["llama-0a1b2c3d"]),
         ("hpcsft logs runs/", []),  # the shell completes paths itself

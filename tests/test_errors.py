@@ -13,7 +13,7 @@ import sys
 import pytest
 
 from hpcsft import errors
-from hpcsft.errors import HpcsftError, InputError, Problem, SpecError, report_errors
+from hpcsft.errors import HpcsftError, InputError, PreflightError, Problem, SpecError, report_errors
 from tests.launch.command import ROOT, TIMEOUT_S, environment
 
 
@@ -61,7 +61,11 @@ def test_a_spec_error_has_a_line_for_every_problem():
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_report_errors_prints_on_stderr_and_returns_the_code(kind, capsys):
-    error = SpecError("s", [Problem("here", "wrong", "right")]) if kind is SpecError else kind("here: wrong", "right")
+    several = {
+        SpecError: lambda: SpecError("s", [Problem("here", "wrong", "right")]),
+        PreflightError: lambda: PreflightError(["error: here: wrong", "hint: right"]),
+    }
+    error = several.get(kind, lambda: kind("here: wrong", "right"))()
 
     def main(argv):
         raise error

@@ -208,9 +208,9 @@ GOOD = {"instruction": "What is cytology?", "output": "The study of cells."}
 @pytest.mark.parametrize(
     ("value", "text"),
     [
-        ({"instruction": "a", "output": "b"}, "this is a JSON dict"),
+        ({"instruction": "a", "output": "b"}, "this is an object"),
         ([], "this is an empty array"),
-        (["What?"], "row 0 is str, no object"),
+        (["What?"], "row 0 is a text, no object"),
         ([GOOD, {"output": "b"}], "row 1: 'instruction' is missing or no text"),
         ([{"instruction": "a"}], "row 0: 'output' is missing or no text"),
         ([{"instruction": "a", "output": " "}], "row 0: 'output' is missing or no text"),

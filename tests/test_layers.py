@@ -25,6 +25,7 @@ HEAVY = {
     "anthropic",
     "datasets",
     "deepspeed",
+    "huggingface_hub",
     "jinja2",
     "lm_eval",
     "matplotlib",
@@ -55,15 +56,21 @@ class Rule(NamedTuple):
     """Both kinds, but only inside functions."""
 
 
-LOW = "errors records spec rundir plan"
+LOW = "errors records secrets spec rundir plan"
 
 RULES = {
     "hpcsft": Rule(),
-    "hpcsft.errors": Rule(),
+    "hpcsft.errors": Rule("secrets"),
+    "hpcsft.secrets": Rule(),
+    "hpcsft.key_file": Rule("secrets shell"),
     "hpcsft.records": Rule("errors", "pydantic"),
-    "hpcsft.spec": Rule("errors spec", "pydantic pydantic_core"),
+    "hpcsft.spec": Rule("errors secrets hub.names spec", "pydantic pydantic_core"),
     "hpcsft.rundir": Rule("errors records spec"),
     "hpcsft.plan": Rule("errors records spec rundir", "pydantic"),
+    "hpcsft.hub": Rule("errors records rundir spec hub", later="huggingface_hub"),
+    "hpcsft.hub.names": Rule("errors"),  # this and the next two are pure
+    "hpcsft.hub.caches": Rule(),
+    "hpcsft.hub.files": Rule(),
     "hpcsft.model_shape": Rule("records"),  # this and the next two are pure
     "hpcsft.flops": Rule("model_shape"),
     "hpcsft.lora": Rule("errors spec model_shape"),
@@ -75,38 +82,62 @@ RULES = {
     "hpcsft.notify.command": Rule(),
     "hpcsft.notify.webhook": Rule(),
     "hpcsft.notify.lacks": Rule("spec"),
-    "hpcsft.estimate": Rule(f"{LOW} model_shape flops gpus lora inputs estimate train.deepspeed_config"),
+    "hpcsft.estimate": Rule(f"{LOW} hub model_shape flops gpus lora inputs estimate train.deepspeed_config"),
     "hpcsft.estimate.text": Rule("estimate.memory", "rich"),
     "hpcsft.inputs": Rule(
-        f"{LOW} lora model_shape model_folder benchmark.check data.files data.formats data.hub data.readers "
+        f"{LOW} lora model_shape model_folder benchmark.check data.files data.first_rows data.formats hub.names "
         "notify.lacks evaluate.judges evaluate.other_outputs evaluate.prompts report.leaderboard train.trackers"
     ),
     "hpcsft.shell": Rule(),
+    "hpcsft.storage": Rule("errors"),
+    "hpcsft.submitted": Rule("errors records rundir"),
     "hpcsft.site": Rule("errors records slurm_client site"),
     "hpcsft.site.records": Rule("records"),
+    "hpcsft.site.describe": Rule("slurm_client site", "rich"),
     "hpcsft.preflight": Rule(
-        f"{LOW} model_shape gpus lora slurm_client site estimate inputs disk_use attempt cluster preflight"
+        f"{LOW} model_shape gpus lora shell slurm_client site storage hub estimate inputs disk_use attempt cluster "
+        "preflight runs_dirs",
+        "packaging",
     ),
     "hpcsft.preflight.finding": Rule("records"),
+    "hpcsft.preflight.resources.notice": Rule("plan preflight site"),  # this and the next are pure
+    "hpcsft.preflight.summary": Rule("preflight.finding"),
     "hpcsft.attempt": Rule(f"{LOW} attempt slurm_client notify"),
     "hpcsft.attempt.causes": Rule("errors"),  # pure
     "hpcsft.attempt.watchdog": Rule(),  # a script of its own
-    "hpcsft.cluster": Rule(f"{LOW} attempt shell slurm_client notify cluster runs_dirs", later="submitit"),
+    "hpcsft.cluster": Rule(
+        f"{LOW} hub attempt shell slurm_client owner provenance notify cluster runs_dirs storage submitted",
+        later="submitit",
+    ),
     "hpcsft.slurm_client": Rule("errors"),
     "hpcsft.slurm_queue": Rule("slurm_client"),
-    "hpcsft.cluster.held": Rule(f"{LOW} slurm_queue cluster"),
+    "hpcsft.owner": Rule("errors records rundir slurm_client"),
+    "hpcsft.provenance": Rule(f"{LOW} hub data.files model_folder owner provenance"),
+    "hpcsft.provenance.attempt": Rule("errors records rundir attempt.identity slurm_client provenance.software"),
+    "hpcsft.provenance.code": Rule(),
+    "hpcsft.provenance.software": Rule(),
+    "hpcsft.provenance.changes": Rule("records provenance.inputs"),  # pure
+    "hpcsft.provenance.ended": Rule("errors records rundir slurm_client provenance.attempt"),
+    "hpcsft.provenance.reproduce": Rule(f"{LOW} hub inputs notify.lacks owner shell provenance"),
+    "hpcsft.cluster.smoke": Rule(f"{LOW} cluster inputs evaluate.prompts"),
+    "hpcsft.cluster.held": Rule(f"{LOW} owner slurm_queue cluster"),
     "hpcsft.log_tail": Rule(),
     "hpcsft.runs_dirs": Rule("rundir"),
     "hpcsft.find_run": Rule("errors records rundir runs_dirs slurm_client"),
-    "hpcsft.logs": Rule(f"{LOW} cluster.local log_tail logs monitor.reading.snapshot"),
-    "hpcsft.cluster.resume": Rule(f"{LOW} attempt slurm_client cluster estimate train.deepspeed_config"),
+    "hpcsft.logs": Rule(f"{LOW} cluster.local log_tail owner logs monitor.reading.snapshot"),
+    "hpcsft.cluster.resume": Rule(
+        f"{LOW} hub.fetch attempt slurm_client owner cluster estimate storage submitted train.deepspeed_config"
+    ),
+    "hpcsft.cluster.mounts": Rule(f"{LOW} hub model_folder"),
     "hpcsft.cluster.task": Rule(later="attempt errors rundir submitit"),  # unpickled by any version: light
     "hpcsft.cluster.dry_run": Rule(
         f"{LOW} cluster estimate inputs evaluate.judges.cost evaluate.prompts train.deepspeed_config"
     ),
-    "hpcsft.monitor": Rule("errors records rundir usage monitor", "rich", later="report.document report.terminal"),
+    "hpcsft.monitor": Rule(
+        "errors records rundir owner usage monitor", "rich", later="report.document report.terminal"
+    ),
     "hpcsft.monitor.reading": Rule(
-        f"{LOW} slurm_queue attempt cluster.local log_tail monitor.reading monitor.state.facts "
+        f"{LOW} owner slurm_queue attempt cluster.local log_tail monitor.reading monitor.state.facts "
         "monitor.state.task monitor.failure.naming"
     ),
     "hpcsft.monitor.screen": Rule(
@@ -132,17 +163,19 @@ RULES = {
     "hpcsft.clean": Rule("disk_use errors records rundir monitor.look train.commit"),
     "hpcsft.runs_list": Rule("disk_use errors records rundir runs_dirs monitor", "rich"),
     "hpcsft.quickstart": Rule("errors quickstart", later="models spec tokenizers yaml"),
-    "hpcsft.stage": Rule(f"{LOW} attempt stage"),
-    "hpcsft.data": Rule(f"{LOW} stage data models.tokenizer", "numpy pyarrow tokenizers"),
+    "hpcsft.stage": Rule(f"{LOW} hub attempt provenance.attempt stage submitted"),
+    "hpcsft.data": Rule(f"{LOW} stage provenance.hashing data models.tokenizer", "numpy pyarrow tokenizers"),
     "hpcsft.data.formats": Rule(),  # light, as are those below that name what they may load
     "hpcsft.data.streams": Rule("errors", later="pyarrow"),
     "hpcsft.data.json_lines": Rule("data.formats data.streams"),
     "hpcsft.data.json_arrays": Rule("errors data.formats data.json_lines data.streams"),
-    "hpcsft.data.hub": Rule("errors", later="datasets"),
-    "hpcsft.data.files": Rule("errors data.hub data.streams"),
+    "hpcsft.data.hub": Rule("errors hub.names", later="datasets"),
+    "hpcsft.data.hub_download": Rule("errors hub data.first_rows data.hub", later="datasets huggingface_hub"),
+    "hpcsft.data.first_rows": Rule("errors data.formats data.readers"),
+    "hpcsft.data.files": Rule("errors hub.names data.hub data.streams"),
     "hpcsft.data.tables": Rule("errors data.formats data.streams", later="datasets pyarrow"),
     "hpcsft.data.readers": Rule(
-        "errors data.files data.formats data.hub data.json_arrays data.json_lines data.streams data.tables"
+        "errors hub.names data.files data.formats data.hub data.json_arrays data.json_lines data.streams data.tables"
     ),
     "hpcsft.data.pieces": Rule("data.formats"),
     "hpcsft.data.special_tokens": Rule(),
@@ -202,21 +235,22 @@ RULES = {
     "hpcsft.evaluate.scores": Rule("errors records evaluate.prompts evaluate.verdicts evaluate.scores"),
     "hpcsft.evaluate.scores.text": Rule("evaluate.scores", "rich"),
     "hpcsft.evaluate.judges": Rule(
-        "errors records spec evaluate.prompts evaluate.verdicts evaluate.judges", later="anthropic openai yaml"
+        "errors records secrets key_file shell spec evaluate.prompts evaluate.verdicts evaluate.judges",
+        later="anthropic openai yaml",
     ),
     "hpcsft.evaluate.judges.local_judge": Rule(  # not light
         "errors spec data models evaluate.judges evaluate.verdicts", "torch"
     ),
     "hpcsft.benchmark": Rule(f"{LOW} stage data.chat_template data.trained_template models evaluate.outputs benchmark"),
     "hpcsft.benchmark.task_files": Rule("errors", later="yaml"),
-    "hpcsft.benchmark.check": Rule("errors spec benchmark.task_files"),
+    "hpcsft.benchmark.check": Rule("errors spec hub.caches benchmark.task_files"),
     "hpcsft.benchmark.results": Rule("records rundir"),
     "hpcsft.benchmark.harness": Rule(
         "errors spec benchmark.check benchmark.results", "lm_eval numpy torch transformers"
     ),
     "hpcsft.report": Rule(
-        f"{LOW} stage report data.readable data.shards evaluate.checks evaluate.generation.conditions evaluate.judges "
-        "evaluate.scores"
+        f"{LOW} stage provenance.ended report data.readable data.shards evaluate.checks "
+        "evaluate.generation.conditions evaluate.judges evaluate.scores"
     ),
     "hpcsft.report.document": Rule("records evaluate.checks evaluate.generation.conditions evaluate.scores"),
     "hpcsft.report.leaderboard": Rule("errors report.document"),
@@ -226,18 +260,21 @@ RULES = {
         later="data models train evaluate benchmark report cluster.held",
     ),
     "launch": Rule(
-        f"{LOW} estimate inputs cluster monitor find_run runs_dirs",
+        f"{LOW} hub.fetch estimate inputs cluster monitor find_run runs_dirs",
         later="rich cluster monitor logs clean disk_use question runs_list",
     ),
+    "launch.submit": Rule("errors spec", later="cluster monitor preflight"),
+    "launch.doctor": Rule("errors spec", later="rich cluster preflight site"),
+    "launch.reproduce": Rule("errors find_run", later="cluster.snapshot provenance"),
     "launch.score": Rule("errors evaluate.scores", later="rich"),
-    "launch.plan": Rule(f"{LOW} estimate inputs gpus", later="rich data.amount models.tokenizer"),
-    "launch.preview": Rule(f"{LOW} inputs cluster", later="rich data models.tokenizer"),
+    "launch.plan": Rule(f"{LOW} hub.fetch estimate inputs gpus", later="rich data.amount models.tokenizer"),
+    "launch.preview": Rule(f"{LOW} inputs cluster", later="rich hub.fetch data models.tokenizer"),
 }
 """Row of a module: the longest prefix of its name."""
 
 ON_LOGIN_NODE = (
-    f"{LOW} model_shape flops gpus lora model_folder shell site preflight slurm_client slurm_queue attempt estimate "
-    "inputs cluster monitor "
+    f"{LOW} model_shape flops gpus lora model_folder shell storage submitted site preflight owner "
+    "provenance slurm_client slurm_queue attempt estimate inputs cluster monitor "
     "console find_run runs_dirs runs_list logs log_tail clean disk_use question completion notify usage "
     "evaluate.scores report.document report.tables report.sentences report.terminal"
 )

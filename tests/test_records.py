@@ -292,3 +292,11 @@ def test_a_status_is_of_its_own_submission(job_id, started, expected):
     job = SubmittedStage(stage="train", job_id="7", depends_on=[], tasks=4, submitted="2026-11-30T10:00:00.000+00:00")
     status = StageStatus(stage="train", index=0, state="running", attempt=1, job_id=job_id, started=started)
     assert status.is_of(job) is expected
+
+
+@pytest.mark.parametrize("started", ["2026-11-30T09:00:00.000+00:00", "2026-11-30T11:00:00.000+00:00"])
+def test_what_was_started_by_hand_is_of_the_job_that_it_came_after_whatever_the_clocks_say(started):
+    job = SubmittedStage(stage="train", job_id="7", depends_on=[], tasks=1, submitted="2026-11-30T10:00:00.000+00:00")
+    status = StageStatus(stage="train", index=0, state="running", attempt=1, job_id="hand-1", started=started)
+    assert status.model_copy(update={"after_job": "7"}).is_of(job)
+    assert not status.model_copy(update={"after_job": "5"}).is_of(job)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import pwd
 import stat
 
 import pytest
 
-from hpcsft.errors import RunNotFoundError
+from hpcsft.errors import HpcsftError, RunNotFoundError
 from hpcsft.records import StageStatus, Submission, write_json
-from hpcsft.rundir import RunDir
+from hpcsft.rundir import RunDir, make_private, runs_dir_warning
 from tests.runs import finished_run
 
 
@@ -47,7 +48,12 @@ def test_the_layout_is_the_contracts(tmp_path):
         "spec": "spec.json",
         "plan": "plan.json",
         "provenance": "provenance.json",
+        "provenance_folder": "provenance",
+        "inputs": "provenance/inputs.json",
+        "ended_jobs": "provenance/jobs.json",
         "submission": "submission.json",
+        "submitted": "submitted.json",
+        "fetched": "fetched.json",
         "cancelled": "CANCELLED",
         "attempts": "attempts",
         "heartbeat": "heartbeat",
@@ -77,6 +83,8 @@ def test_the_layout_is_the_contracts(tmp_path):
     }
     assert run.status_file("train", 0, tasks=1) == tmp_path / "status/train.json"
     assert run.status_file("generate", 3, tasks=4) == tmp_path / "status/generate-3.json"
+    assert run.attempt_record("train", "12", 1) == tmp_path / "provenance/train/12_1.json"
+    assert run.inputs_part(2) == tmp_path / "provenance/inputs-2.json"
     assert run.journal_file("train", 0, tasks=1) == tmp_path / "attempts/train.jsonl"
     assert run.journal_file("generate", 3, tasks=4) == tmp_path / "attempts/generate-3.jsonl"
     assert run.fence_file("train", 0, tasks=1) == tmp_path / "attempts/train.fence.json"
@@ -145,3 +153,78 @@ def test_what_a_killed_writer_left_is_not_read(tmp_path):
     (run.status / ".train.json.17.1.tmp").write_text('{"stage":')
     (run.status / ".train.json").write_text('{"stage":')
     assert list(run.read_statuses()) == []
+
+
+@pytest.fixture
+def own(tmp_path, open_umask) -> RunDir:
+    run = RunDir(tmp_path / "a")
+    run.create()
+    os.umask(0)
+    return run
+
+
+def test_whoever_writes_into_a_run_makes_private_files(own):
+    assert own.for_writing() is own
+    (own.path / "made by a library").write_text("")
+    assert mode(own.path / "made by a library") == 0o600
+
+
+def test_a_run_of_somebody_else_is_left_alone(own):
+    if os.geteuid() != 0:
+        pytest.skip("only root can give a folder away")
+    os.chown(own.path, 12345, -1)
+    with pytest.raises(HpcsftError, match=r"belongs to another user \(uid 12345\): nothing is written there, nor run"):
+        own.for_writing()
+    with pytest.raises(HpcsftError, match="belongs to"):
+        own.create()
+    os.chown(own.path, pwd.getpwnam("daemon").pw_uid, -1)
+    with pytest.raises(HpcsftError, match="belongs to daemon: ") as caught:
+        own.for_writing()
+    assert f"submit {own.spec} with --set runs_dir=" in caught.value.hint
+
+
+def test_a_link_to_a_run_is_refused_and_the_way_to_it_may_have_links(own, tmp_path):
+    (tmp_path / "link").symlink_to(own.path)
+    with pytest.raises(HpcsftError, match="is a symbolic link: nothing is written through it") as caught:
+        RunDir(tmp_path / "link").for_writing()
+    assert str(own.path) in caught.value.hint
+    with pytest.raises(HpcsftError, match="is a symbolic link"):
+        RunDir(tmp_path / "link").create()
+    (tmp_path / "elsewhere").symlink_to(tmp_path)
+    RunDir(tmp_path / "elsewhere" / "a").for_writing()
+
+
+@pytest.mark.parametrize("bits", [0o770, 0o702, 0o777])
+def test_a_run_that_others_can_write_into_is_refused(own, bits):
+    own.path.chmod(bits)
+    with pytest.raises(HpcsftError, match=f"has mode {bits:04o}: others can write into it") as caught:
+        own.for_writing()
+    assert f"chmod -R go-w {own.path}" in caught.value.hint
+
+
+def test_a_run_that_others_may_look_into_keeps_them_from_what_is_run(own):
+    own.code.mkdir()
+    own.code.chmod(0o775)
+    own.for_writing()
+    own.path.chmod(0o755)
+    with pytest.raises(HpcsftError, match=r"code has mode 0775: others can write into it"):
+        own.for_writing()
+
+
+def test_copied_code_is_made_private_and_links_are_not_followed(tmp_path):
+    (tmp_path / "code" / "a").mkdir(parents=True)
+    for path, bits in ((tmp_path / "code" / "a" / "b.py", 0o755), (tmp_path / "outside", 0o644)):
+        path.touch()
+        path.chmod(bits)
+    (tmp_path / "code" / "link").symlink_to(tmp_path / "outside")
+    make_private(tmp_path / "code")
+    assert mode(tmp_path / "code" / "a" / "b.py") == 0o700 and mode(tmp_path / "outside") == 0o644
+    assert mode(tmp_path / "code" / "a") == mode(tmp_path / "code") == 0o700
+
+
+@pytest.mark.parametrize(("bits", "warned"), [(0o777, True), (0o1777, False), (0o775, False), (0o700, False)])
+def test_a_runs_dir_in_which_everybody_can_replace_runs_is_warned_of(tmp_path, bits, warned):
+    tmp_path.chmod(bits)
+    warning = runs_dir_warning(str(tmp_path))
+    assert bool(warning) == warned and (not warning or f"mode {bits:04o}): chmod +t {tmp_path}" in warning)
+    assert runs_dir_warning(str(tmp_path / "none")) is None

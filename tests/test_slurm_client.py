@@ -45,6 +45,13 @@ def test_a_running_job():
     assert parse_job("JobId=44 JobState=RUNNING").restarts == 0
 
 
+def test_where_a_job_may_run():
+    line = f"{RUNNING} Partition=low,high ReqNodeList=(null) ExcNodeList=n[4-5],n7 NumNodes=2-2 NumCPUs=8"
+    facts = parse_job(line)
+    assert (facts.partition, facts.num_nodes, facts.excluded) == ("low,high", 2, "n[4-5],n7")
+    assert parse_job(line.replace("n[4-5],n7", "(null)")).excluded == ""
+
+
 @pytest.mark.parametrize(
     ("run_time", "limit", "used_up"),
     [

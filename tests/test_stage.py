@@ -31,7 +31,7 @@ from hpcsft.errors import (
     Waiting,
 )
 from hpcsft.plan import STAGES
-from hpcsft.records import read_jsonl
+from hpcsft.records import read_json, read_jsonl, write_json
 from hpcsft.rundir import RunDir
 from hpcsft.stage import StageContext, require, run_stage
 from hpcsft.stage.ends import record_failure
@@ -520,6 +520,32 @@ def test_a_zombie_that_fails_in_the_middle_leaves_the_status_alone(run, monkeypa
     with pytest.raises(SystemExit):
         start(run, "train", body)
     assert (run.read_status("train", 0, 1).state, [row["event"] for row in journal(run)]) == ("running", ["start"])
+
+
+def test_a_spec_that_was_edited_by_hand_is_not_run(run, capsys):
+    write_json(run.submitted, {"spec": read_json(run.spec), "plan": read_json(run.plan)})
+    write_json(run.spec, {**read_json(run.spec), "seed": 12345})
+    with pytest.raises(SystemExit) as leave:
+        run_stage("report", lambda context: pytest.fail("it ran"), [str(run.path)])
+    assert leave.value.code == 1 and "seed is 12345, submitted was" in capsys.readouterr().err
+    status = read_json(run.status / "report.json")
+    assert status["state"] == "failed" and "was edited after its submission" in status["message"]
+    run.spec.write_text('{"seed": "not a number"}')
+    with pytest.raises(SystemExit):
+        run_stage("report", lambda context: pytest.fail("it ran"), [str(run.path)])
+    assert "seed is 'not a number', submitted was" in capsys.readouterr().err
+
+
+def test_a_run_that_goes_while_a_stage_works_is_told_and_not_made_anew(run, capsys):
+    def body(context):
+        run.path.rename(run.path.with_name("elsewhere"))
+        context.progress(1, 1, "rows")
+
+    with pytest.raises(SystemExit) as leave:
+        run_stage("report", body, [str(run.path)])
+    assert leave.value.code == EXIT_NO_RUN
+    assert f"error: the run directory {run.path} is gone: moved or deleted" in capsys.readouterr().err
+    assert not run.path.exists()
 
 
 def test_a_cancelled_run_is_not_begun(run, capsys):

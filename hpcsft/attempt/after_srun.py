@@ -6,15 +6,17 @@ python -m hpcsft.attempt.after_srun RUN_DIR STAGE EXIT_STATUS
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import time
 
 from hpcsft import slurm_client
-from hpcsft.attempt.causes import Verdict
+from hpcsft.attempt.causes import CAUSES, Verdict
+from hpcsft.attempt.exclusion import Exclusion, exclude, plan_exclusion
 from hpcsft.attempt.fence import Token
 from hpcsft.attempt.identity import TaskIdentity
 from hpcsft.attempt.outcome import Outcome
-from hpcsft.errors import EXIT_FAILED, EXIT_OK, ClusterError, Fenced
+from hpcsft.errors import EXIT_FAILED, EXIT_OK, ClusterError, Fenced, report_errors
 from hpcsft.notify.announce import announce
 from hpcsft.plan import Plan
 from hpcsft.records import read_json
@@ -55,7 +57,7 @@ def requeue(token: Token, run: RunDir) -> str | None:
 
 def main(argv: list[str]) -> int:
     """Judge the attempt, and tell the user if that ends the run; returns the exit status of the job."""
-    run, exit_status = RunDir.open(argv[0]), int(argv[2])
+    run, exit_status = RunDir.open(argv[0]).for_writing(), int(argv[2])
     stage = Plan.model_validate(read_json(run.plan)).stage(argv[1])
     index = int(os.environ.get("SLURM_ARRAY_TASK_ID", "0"))
     outcome = Outcome(run, stage, index, TaskIdentity.from_environment().token)
@@ -68,11 +70,16 @@ def main(argv: list[str]) -> int:
     verdict = outcome.settle(exit_status)
     if run.cancelled.exists():
         return EXIT_FAILED
+    exclusion = plan_exclusion(outcome.token, outcome.unfit) if verdict.requeue else Exclusion()
+    if exclusion.impossible:
+        verdict = Verdict(False, f"{verdict.message}; {exclusion.impossible}", CAUSES["bad_node"].hint)
     if verdict.requeue:
         outcome.record(verdict)
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # Slurm sends it to this very process for the requeue
         impossible = requeue(outcome.token, run)
         if impossible is None:
             print(f"hpcsft: {stage.name} goes back into the queue: {verdict.message}", flush=True)
+            exclude(outcome.token, exclusion, outcome.journal)
             return EXIT_FAILED  # of this attempt; Slurm holds the job
         if outcome.fence.is_stale():
             return Fenced.exit_code
@@ -83,5 +90,16 @@ def main(argv: list[str]) -> int:
     return EXIT_FAILED
 
 
+def script(argv: list[str]) -> int:
+    """`main`, for a run directory that may have gone meanwhile: RunNotFoundError says so, and nothing is requeued."""
+    run = RunDir(argv[0])
+    run.refuse_if_gone()
+    try:
+        return main(argv)
+    except OSError:
+        run.refuse_if_gone()
+        raise
+
+
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(report_errors(script, sys.argv[1:]))

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import errno
 import signal
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from hpcsft.errors import HpcsftError, Waiting
+from hpcsft.errors import HpcsftError, StageError, Waiting
 
 
 class Cause(NamedTuple):
@@ -29,6 +28,7 @@ CAUSES = {
     "signal": Cause("stopped by a signal", "preemption", "somebody sent it: Slurm knows of no preemption"),
     "timeout": Cause("reached its time limit", "timeout", "raise cluster.train.time, or cluster.retries.timeout"),
     "node_failure": Cause("lost without notice", "node_failure", "the node failed, or Slurm took it without a word"),
+    "bad_node": Cause("a node is not fit for use", "bad_node", "whoever runs the cluster should look at the node"),
     "rank_failure": Cause("a rank died", "rank_failure", "the log of the rank and the node's own log may tell why"),
     "out_of_memory": Cause(
         "ran out of memory",
@@ -38,6 +38,9 @@ CAUSES = {
     "hang": Cause("hung", "hang", "the logs of all ranks have their stacks; train.hang_after_s sets the patience"),
     "disk_full": Cause("no space left on the device", None, "make room, then python launch/resume.py RUN_DIR"),
     "waiting": Cause("waits for a person", None, "the message says what is needed"),
+    "environment": Cause(
+        "the job's environment lacks something", None, "mend it, or cluster in the spec (resume.py RUN_DIR --set)"
+    ),
     "code": Cause("failed", None, "the log has the traceback"),
     "cancelled": Cause("cancelled", None, "python launch/resume.py RUN_DIR goes on"),
 }
@@ -65,8 +68,8 @@ LOST_PEER = (
 NO_MEMORY = ("can't allocate memory", "out of memory", "status_alloc_failed", "bad_alloc")
 """What torch, CUDA, its libraries and NCCL say when memory has run out, in lower case."""
 
-BROKEN_GPU = ("uncorrectable ecc", "fallen off the bus", "busy or unavailable", "torch sees none here")
-"""What CUDA, or our own look at it, says of a node whose GPUs are not fit for use, in lower case."""
+BROKEN_GPU = ("uncorrectable ecc", "fallen off the bus", "busy or unavailable")
+"""What CUDA says of a node whose GPUs are not fit for use, in lower case."""
 
 LAUNCH_FAILED_LOG = (
     "unable to create step",
@@ -90,6 +93,14 @@ SLURM_STATES = {
 """How sacct calls the end of an attempt, where that tells more than the run directory."""
 
 
+class UnfitNodes(StageError):
+    """Nodes on which training cannot run. `nodes` are their names; none, where it is hardly the fault of any one."""
+
+    def __init__(self, message: str, nodes: Sequence[str]):
+        super().__init__(message, CAUSES["bad_node"].hint)
+        self.nodes = tuple(nodes)
+
+
 def cause_of(error: BaseException) -> str:
     """The cause that an exception in a rank stands for."""
     name, text = type(error).__name__, str(error).lower()
@@ -101,8 +112,8 @@ def cause_of(error: BaseException) -> str:
         return "disk_full"
     if isinstance(error, OSError) and error.errno in (errno.ESTALE, errno.EIO, errno.ETIMEDOUT):
         return "node_failure"  # the shared filesystem went away
-    if any(sign in text for sign in BROKEN_GPU):
-        return "node_failure"
+    if isinstance(error, UnfitNodes) or any(sign in text for sign in BROKEN_GPU):
+        return "bad_node"
     if isinstance(error, HpcsftError):
         return "waiting" if isinstance(error, Waiting) else "code"
     lost_peer = isinstance(error, (RuntimeError, ConnectionError)) and any(sign in text for sign in LOST_PEER)
@@ -142,12 +153,14 @@ def judge_end(
     if limit and stuck >= limit:
         message = f"{stuck} attempts in a row ended before anything new was saved; the last one: {because}"
         return Verdict(False, message, "save more often (train.checkpoint), or raise cluster.retries.no_progress")
-    used = sum(count for name, count in Counter(row["cause"] for row in ends).items() if _shares(name, kind.budget))
+    used, noun = sum(_shares(row["cause"], kind.budget) for row in ends), "time"
+    if cause == "bad_node" and len(unfit_nodes(rows)) > used:  # one attempt may find several
+        used, noun = len(unfit_nodes(rows)), "node"
     limit, limited_by = retries[kind.budget], f"cluster.retries.{kind.budget} is {retries[kind.budget]}"
     if cause == "out_of_memory" and halvings < limit:
         limit, limited_by = halvings, "no smaller micro batch can be tried"
     if used > limit:
-        return Verdict(False, f"{because} ({used} time{'s' if used > 1 else ''}; {limited_by})", kind.hint)
+        return Verdict(False, f"{because} ({used} {noun}{'s' if used > 1 else ''}; {limited_by})", kind.hint)
     return Verdict(True, because, None)
 
 
@@ -155,11 +168,19 @@ def _shares(cause: str, budget: str) -> bool:
     return CAUSES[cause].budget == budget
 
 
+def unfit_nodes(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The nodes that the rows `end` of the journal call unfit, each once, the first found first."""
+    return list(dict.fromkeys(node for row in rows if row["event"] == "end" for node in row.get("unfit", ())))
+
+
 def attempts_without_progress(ends: Sequence[Mapping[str, Any]]) -> int:
-    """How many of the last attempts in a row kept nothing new. One that ran out of memory does not count."""
+    """How many of the last attempts in a row kept nothing new.
+
+    One that ran out of memory, or found a node unfit, does not count: the next is another.
+    """
     count = 0
     for row in reversed(ends):
         if row["progressed"]:
             break
-        count += row["cause"] != "out_of_memory"
+        count += row["cause"] not in ("out_of_memory", "bad_node")
     return count

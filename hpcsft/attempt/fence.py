@@ -7,11 +7,15 @@ whether the token is still its own.
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from hpcsft.errors import EXIT_FAILED, Fenced
 from hpcsft.records import Record, read_json, write_json
 from hpcsft.rundir import RunDir
+
+MARK_VARIABLE = "HPCSFT_SUBMISSION"
+"""In a job's environment: the mark of the submission that made it."""
 
 
 class Token(Record):
@@ -50,21 +54,29 @@ class Fence:
             raise self._fenced()
 
     def newest(self) -> Token | None:
-        """The token in the file; None before the first claim."""
+        """The token in the file; None before the first claim. RunNotFoundError if the whole run has gone."""
         try:
             return Token.model_validate(read_json(self.file))
         except FileNotFoundError:
+            self.run.refuse_if_gone()
             return None
 
     def is_stale(self) -> bool:
-        """Is this attempt older than one that has claimed the task, or of a job that was submitted anew?"""
+        """Is this attempt older than one that has claimed the task, or of a job that another has taken the place of?
+
+        That is one that was submitted anew, or one that Slurm took without an answer, and that was not found.
+        """
         newest = self.newest()
         if newest and newest.job_id == self.token.job_id and newest.restart > self.token.restart:
             return True
         submission = self.run.read_submission()
         jobs = [job.job_id for job in submission.jobs if job.stage == self.stage] if submission else []
         mine = self.token.job_id.split("_")[0]
-        return mine in jobs and jobs[-1] != mine
+        if mine in jobs or not self.token.in_slurm:
+            return mine in jobs and jobs[-1] != mine
+        intent = submission.intent if submission else None  # sbatch has answered, but its answer is not written yet
+        meant = intent is not None and intent.mark == os.environ.get(MARK_VARIABLE)
+        return bool(jobs) and not meant
 
     def lost(self, begun: bool) -> bool:
         """Has another attempt taken over? One that has not `begun` is only too late if it is older than the newest."""
@@ -77,7 +89,9 @@ class Fence:
     def _fenced(self) -> Fenced:
         newest = self.newest()
         message = f"attempt {self.token} is not the newest any more: {newest} has taken over"
-        if newest and newest.job_id != self.token.job_id:
+        if newest is None:
+            message = f"job {self.token.job_id} is not the one that was submitted for {self.stage}: nobody waits for it"
+        if newest is None or newest.job_id != self.token.job_id:
             error = Fenced(message, "nothing to do: it was submitted anew, or started by hand, and goes on there")
             error.exit_code = EXIT_FAILED  # Slurm has not given this job up: it may end, and has to
             return error

@@ -5,6 +5,7 @@ notice       a signal came                       saved     a checkpoint of `step
 stopped      it stopped with everything kept     failed    a rank said why it cannot go on
 micro_batch  each is computed in `parts`         end       why the attempt ended, and whether it had kept anything new
 done         the task is done                    ready     training begins; what the time until then went into
+unfit        the check found `nodes` unfit           excluded  the next attempt does without `nodes`, unless `refused`
 
 An attempt's own last row (done, stopped, failed) has the most memory that its process had resident, `memory_gb` in 10^9
 bytes; `ready` has `gpu_total_gb`, the memory of a GPU. `start` has `last_seen`, the newest word of the attempt before.
@@ -12,6 +13,7 @@ bytes; `ready` has `gpu_total_gb`, the memory of a GPU. `start` has `last_seen`,
 
 from __future__ import annotations
 
+import os
 import socket
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -51,8 +53,9 @@ class Journal:
             "job_id": token.job_id,
             "restart": token.restart,
             "host": socket.gethostname(),
+            "node": os.environ.get("SLURMD_NODENAME"),  # its name in Slurm, which may be another than the host's
         }
-        return {**row, **{key: value for key, value in facts.items() if value is not None}}
+        return {key: value for key, value in {**row, **facts}.items() if value is not None}
 
     def rows(self) -> list[Row]:
         """All lines, the oldest first."""

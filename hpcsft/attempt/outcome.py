@@ -8,11 +8,21 @@ from __future__ import annotations
 
 import contextlib
 import os
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
 from hpcsft import slurm_client
-from hpcsft.attempt.causes import LAUNCH_FAILED_LOG, OUT_OF_MEMORY_LOG, SLURM_STATES, Verdict, judge_end, killed
+from hpcsft.attempt.causes import (
+    CAUSES,
+    LAUNCH_FAILED_LOG,
+    OUT_OF_MEMORY_LOG,
+    SLURM_STATES,
+    Verdict,
+    judge_end,
+    killed,
+    unfit_nodes,
+)
 from hpcsft.attempt.fence import Fence, Token
 from hpcsft.attempt.identity import TaskIdentity
 from hpcsft.attempt.journal import Journal, Row, last
@@ -35,6 +45,8 @@ class Outcome:
         self.token = token
         self.journal = Journal(run, stage.name, index, stage.tasks, token)
         self.fence = Fence(run, stage.name, index, stage.tasks, token)
+        self.unfit: list[str] = []
+        """The nodes that attempts of this job have found unfit, this one included, once it is settled."""
 
     @property
     def job_id(self) -> str:
@@ -61,11 +73,15 @@ class Outcome:
         said_so = failed is not None and failed["cause"] == "out_of_memory"
         spec = ExperimentSpec.model_validate(read_json(self.run.spec))
         halvings = self._halvings(spec.train.micro_batch_size, rows, said_so) if cause == "out_of_memory" else 0
+        unfit = nodes_of(rows) if cause == "bad_node" else []
         facts = {"cause": cause, "progressed": self._progressed(rows), "status": exit_status, "halve": halvings > 0}
-        end = self.journal.row("end", **facts, log_bytes=self._launcher_bytes())
+        end = self.journal.row("end", **facts, unfit=unfit or None, log_bytes=self._launcher_bytes())
         earlier = self.journal.of_submission()
+        self.unfit = unfit_nodes([*earlier, end])
         with contextlib.suppress(OSError):  # a full disk must not keep the job from going on
             self.journal.append(end)
+        if cause == "bad_node" and not self.token.in_slurm:  # there is no other node
+            return Verdict(False, told or CAUSES[cause].text, None)
         verdict = judge_end([*earlier, end], cause, told, spec.cluster.retries.model_dump(), halvings)
         hint = failed.get("hint") if failed and cause == failed["cause"] else None
         return verdict._replace(hint=hint or verdict.hint)
@@ -170,6 +186,14 @@ def decisive_failure(rows: Sequence[Row]) -> Row | None:
     return next((row for row in failures if row["cause"] != "rank_failure"), failures[-1] if failures else None)
 
 
+def nodes_of(rows: Sequence[Row]) -> list[str]:
+    """The nodes that an attempt whose cause is bad_node found unfit: as checked, or that of the rank that failed."""
+    if checked := last(rows, "unfit"):
+        return list(checked["nodes"])
+    failed = decisive_failure(rows)
+    return [failed["node"]] if failed and "node" in failed else []
+
+
 def settle_earlier(run: RunDir, stage: StagePlan, index: int, task: TaskIdentity) -> Verdict | None:
     """Judge the attempt before this one, if nobody has: its batch script may have gone with its node.
 
@@ -192,7 +216,9 @@ def cause_of_notice(token: Token, signal_name: str) -> str:
         return "signal"
     facts = _query(token.job_id)
     if facts is None:
-        return "timeout" if signal_name == "SIGUSR2" else "preemption"
+        end_s = slurm_client.told_end_s()
+        at_its_end = end_s is None or end_s - time.time() < 600
+        return "timeout" if signal_name == "SIGUSR2" and at_its_end else "preemption"
     if facts.preempted:
         return "preemption"
     if facts.used_up:

@@ -6,11 +6,12 @@ import glob
 import importlib.util
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 
 from hpcsft.benchmark.task_files import FILE_FORMATS, TaskFiles, TaskSettings, data_patterns
 from hpcsft.errors import InputError
+from hpcsft.hub.caches import datasets_cache
 from hpcsft.spec import ExperimentSpec
 from hpcsft.spec.benchmark import BenchmarkSpec
 
@@ -113,13 +114,6 @@ def _missing_data_sets(tasks: list[TaskSettings], include_path: str | None, spec
         if not _is_cached(cache, path, config):
             missing.setdefault(path, {})[config] = task.name
     return [_not_cached(cache, path, configs) for path, configs in missing.items()]
-
-
-def datasets_cache(environment: Mapping[str, str]) -> Path:
-    """Where `datasets` keeps what it has downloaded and prepared."""
-    home = environment.get("XDG_CACHE_HOME") or "~/.cache"
-    home = environment.get("HF_HOME") or os.path.join(home, "huggingface")
-    return Path(environment.get("HF_DATASETS_CACHE") or os.path.join(home, "datasets")).expanduser()
 
 
 def _is_cached(cache: Path, path: str, config: str | None) -> bool:

@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 from hpcsft.cluster import slurm
+from hpcsft.cluster.environment import environment_text
 from hpcsft.estimate import gpu_hours_limit
 from hpcsft.estimate.memory import GB, PARTS, rank_memory
 from hpcsft.estimate.states import trainable_parameters
@@ -30,6 +31,7 @@ def dry_run(spec: ExperimentSpec, plan: Plan, facts: InputFacts, kind: str, stag
     return {
         "run_dir": str(run.path),
         "cluster": kind,
+        "environment": environment_text(spec),
         "inputs": facts.model_dump(),
         "batch": plan.batch.model_dump(),
         "memory_per_rank": memory,
@@ -70,6 +72,7 @@ def dry_run_text(document: dict[str, Any]) -> str:
     lines = [
         f"run directory    {document['run_dir']} (nothing is written now)",
         f"cluster          {document['cluster']}",
+        f"environment      {document['environment']}",
         f"model            {model['architecture']}{size}",
         f"data             {len(inputs['data_files'])} file(s), {inputs['data_bytes'] / 1e6:,.1f} MB",
         f"prompts          {inputs['num_prompts']}",

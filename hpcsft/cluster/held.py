@@ -7,6 +7,7 @@ from collections import Counter
 
 from hpcsft.cluster import local
 from hpcsft.errors import ClusterError, StageError
+from hpcsft.owner import Owner, this_cluster, why_unseen
 from hpcsft.plan import Plan
 from hpcsft.records import read_json
 from hpcsft.rundir import RunDir
@@ -41,6 +42,8 @@ def refuse_if_held(run: RunDir, stage: str) -> None:
     else:
         states = []
         with contextlib.suppress(ClusterError):
+            if why_unseen(Owner.of(submission), this_cluster()):
+                return
             states = [entry.state for entry in query_queue() if entry.job_id == job.job_id and entry.alive]
     if states:
         raise StageError(

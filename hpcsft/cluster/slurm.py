@@ -2,24 +2,34 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shutil
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
+from hpcsft.cluster.environment import after_setup, before_setup, ranks_command, srun_options
+from hpcsft.cluster.handover import lay_down, refuse_without_run, task_lines
+from hpcsft.cluster.job_environment import only_for_jobs
+from hpcsft.cluster.mounts import container_mounts
 from hpcsft.cluster.task import StageTask
-from hpcsft.errors import ClusterError, SubmissionError
+from hpcsft.errors import ClusterError, SubmissionError, UnclearError
 from hpcsft.plan import StagePlan
 from hpcsft.rundir import RunDir
 from hpcsft.shell import quoted
 from hpcsft.spec import ExperimentSpec
+from hpcsft.spec.base import safe_path
 
 KEEP_SHELL = "trap : TERM  # Slurm's notice is for the ranks; this shell must live on to judge how they ended"
 
-SILENCE = ("Unable to contact slurm controller", "Connection refused", "timed out", "configuration source")
-"""What sbatch says when there is nobody to refuse anything."""
+NOBODY_ASKED = ("controller (connect failure)", "Connection refused", "configuration source")
+"""What sbatch says when it has reached nobody."""
+
+BROKEN_OFF = (
+    *("Unable to contact slurm controller", "timed out", "Zero Bytes", "Unexpected message", "Connection reset"),
+    *("Transport endpoint", "Communication connection", "Communication shutdown", "Broken pipe"),
+)
+"""What sbatch says when it has lost the answer: the controller may have taken the job."""
 
 
 def slurm_here() -> bool:
@@ -27,14 +37,18 @@ def slurm_here() -> bool:
     return shutil.which("sbatch") is not None and shutil.which("srun") is not None
 
 
-def sbatch_parameters(spec: ExperimentSpec, run: RunDir, stage: StagePlan, after: Sequence[str]) -> dict[str, Any]:
-    """submitit's parameters for one stage that waits for the jobs `after`."""
+def sbatch_parameters(
+    spec: ExperimentSpec, run: RunDir, stage: StagePlan, after: Sequence[str], mark: str = ""
+) -> dict[str, Any]:
+    """submitit's parameters for one stage that waits for the jobs `after`; by its `mark` the job can be found again."""
+    _check_path(run)
     extra: dict[str, Any] = {key: value for key, value in spec.cluster.sbatch.items() if value is not False}
-    extra.update({"requeue": True, "chdir": str(run.code), "comment": f"hpcsft:{run.path.name}:{stage.name}"})
+    comment = f"hpcsft:{run.path.name}:{stage.name}" + (f":{mark}" if mark else "")
+    extra.update({"requeue": True, "chdir": str(run.code), "comment": comment})
     if after:
         extra["dependency"] = "afterok:" + ":".join(after)
         extra["kill-on-invalid-dep"] = "yes"
-    exports = [f"export {key}={quoted(value)}" for key, value in sorted(spec.cluster.env.items())]
+    mounts = container_mounts(spec, stage.name, os.environ)
     parameters = {
         "job_name": f"{spec.name}.{stage.name}",
         "partition": stage.partition,
@@ -49,17 +63,32 @@ def sbatch_parameters(spec: ExperimentSpec, run: RunDir, stage: StagePlan, after
         "mem": f"{round(stage.mem_gb * 1024)}M" if stage.mem_gb else None,
         "array_parallelism": spec.cluster.array_parallelism,
         "signal_delay_s": stage.signal_s,
-        "setup": [*spec.cluster.setup, *exports, *_before_srun(run)],
+        "setup": [
+            refuse_without_run(run),
+            *before_setup(spec, run, stage),
+            *spec.cluster.setup,
+            *_before_srun(run, stage, mark),
+            *after_setup(spec, stage),
+        ],
         "teardown": _after_srun(run, stage),
-        "srun_args": ["--kill-on-bad-exit=1", *_srun_cpus(stage)],
+        "srun_args": ["--kill-on-bad-exit=1", *_srun_cpus(stage), *srun_options(spec, run, stage, mounts)],
         "additional_parameters": extra,
     }
     return {key: value for key, value in parameters.items() if value is not None} | {"wckey": None}
 
 
-def _before_srun(run: RunDir) -> list[str]:
+def _check_path(run: RunDir) -> None:
+    """SubmissionError if the run was moved to a path that #SBATCH lines cannot hold; `runs_dir` never is such a one."""
+    try:
+        safe_path(str(run.path))
+    except ValueError as error:
+        hint = "rename the folders on the way to it, or submit its spec anew with another runs_dir"
+        raise SubmissionError(f"{str(run.path)!r} cannot be the path of a run: {error}", hint) from None
+
+
+def _before_srun(run: RunDir, stage: StagePlan, mark: str) -> list[str]:
     """Whatever the user's setup did: this shell lives on, and the code is the run's own."""
-    return [f"cd {quoted(str(run.code))}", "set +e", KEEP_SHELL]
+    return ["set +e", *task_lines(run, stage.name, mark), KEEP_SHELL]
 
 
 def _after_srun(run: RunDir, stage: StagePlan) -> list[str]:
@@ -78,47 +107,48 @@ def render_script(spec: ExperimentSpec, run: RunDir, stage: StagePlan, after: Se
     from submitit.slurm.slurm import _make_sbatch_string
 
     folder = run.submitit / stage.name
-    command = f"{quoted(sys.executable)} -u -m submitit.core._submit {quoted(str(folder))}"
+    command = f"{_python(spec, run, stage)} -u -m submitit.core._submit {quoted(folder)}"
     map_count = stage.tasks if stage.tasks > 1 else None
     return _make_sbatch_string(command, folder, map_count=map_count, **sbatch_parameters(spec, run, stage, after))
 
 
-def submit_stage(spec: ExperimentSpec, run: RunDir, stage: StagePlan, after: Sequence[str]) -> str:
-    """Submit one stage and return the id of its job or array. SubmissionError if Slurm refuses it."""
+def _python(spec: ExperimentSpec, run: RunDir, stage: StagePlan) -> str:
+    return ranks_command(spec, run, stage, container_mounts(spec, stage.name, os.environ))
+
+
+def submit_stage(spec: ExperimentSpec, run: RunDir, stage: StagePlan, after: Sequence[str], mark: str = "") -> str:
+    """Submit one stage and return the id of its job or array.
+
+    SubmissionError if Slurm refuses it, ClusterError if it was not there to be asked, UnclearError if sbatch or the
+    filesystem failed in a way that leaves open whether it has taken the job. OSError before anything was asked.
+    """
     import submitit
 
-    with _clean_environment():
+    tasks = [StageTask(str(run.code), str(run.path), stage.name, str(index)) for index in range(stage.tasks)]
+    lay_down(run, tasks, stage.time_min)
+
+    with only_for_jobs(spec, stage.name):
         try:
-            executor = submitit.SlurmExecutor(folder=run.submitit / stage.name)
-            executor.update_parameters(**sbatch_parameters(spec, run, stage, after))
-            tasks = [StageTask(str(run.code), str(run.path), stage.name, str(index)) for index in range(stage.tasks)]
+            executor = submitit.SlurmExecutor(folder=run.submitit / stage.name, python=_python(spec, run, stage))
+            executor.update_parameters(**sbatch_parameters(spec, run, stage, after, mark))
             if len(tasks) == 1:
                 return executor.submit(tasks[0]).job_id
             with executor.batch():
                 jobs = [executor.submit(task) for task in tasks]
             return jobs[0].job_id.split("_")[0]
-        except (submitit.core.utils.FailedJobError, submitit.core.utils.FailedSubmissionError) as error:
-            raise _refused(stage, str(error)) from None
+        except submitit.core.utils.FailedJobError as error:
+            raise refusal(stage, str(error)) from None
+        except (submitit.core.utils.FailedSubmissionError, OSError) as error:
+            raise UnclearError(f"the submission of {stage.name} broke off: {error}") from None
 
 
-def _refused(stage: StagePlan, text: str) -> SubmissionError | ClusterError:
+def refusal(stage: StagePlan, text: str) -> SubmissionError | ClusterError:
+    """What it means that sbatch failed and printed `text`. Pure."""
     lines = [line.strip() for line in text.splitlines() if "sbatch: error" in line or "rror:" in line]
     reason = "; ".join(line.removeprefix("sbatch: error: ") for line in lines) or text.strip()
-    if any(sign in text for sign in SILENCE):
+    if any(sign in text for sign in NOBODY_ASKED):
         return ClusterError(f"Slurm does not answer: {reason}", "try again when `squeue` answers")
+    if not lines or any(sign in text for sign in BROKEN_OFF):
+        return UnclearError(f"Slurm does not answer: {reason or 'sbatch was ended without a word'}")
     hint = f"look at cluster.{stage.name} and cluster in the spec; `sinfo` shows what this cluster has"
     return SubmissionError(f"Slurm refused the stage {stage.name}: {reason}", hint)
-
-
-@contextlib.contextmanager
-def _clean_environment() -> Iterator[None]:
-    """Without the SLURM_* and SBATCH_* of a job that we may be in: they would change the new job."""
-    kept = dict(os.environ)
-    for name in kept:
-        if name.startswith(("SLURM_", "SBATCH_", "SRUN_")) and name != "SLURM_CONF":
-            del os.environ[name]
-    try:
-        yield
-    finally:
-        os.environ.clear()
-        os.environ.update(kept)

@@ -1,26 +1,37 @@
-"""From a plan to jobs in the queue, or to the driver on this machine; and back, when a later stage is refused."""
+"""From a plan to a run whose jobs are in the queue, or in the hands of the driver on this machine; and its end."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import socket
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 from hpcsft import slurm_client
 from hpcsft.cluster import local, slurm, snapshot
+from hpcsft.cluster.chain import check_order, submit_stages
 from hpcsft.cluster.held import done_stages
+from hpcsft.cluster.intent import settle, settle_run
+from hpcsft.cluster.lock import SubmissionLock
 from hpcsft.errors import HpcsftError, Problem, SpecError, SubmissionError
+from hpcsft.hub.fetch import fetch_inputs, write_fetched
+from hpcsft.owner import refuse_elsewhere, this_cluster_or_none
 from hpcsft.plan import Plan
-from hpcsft.records import Submission, SubmittedStage, now, write_json, write_text
-from hpcsft.rundir import RunDir
+from hpcsft.provenance.submitted import collect_provenance
+from hpcsft.records import SubmittedStage, now, write_json, write_text
+from hpcsft.rundir import RunDir, make_private
 from hpcsft.runs_dirs import remember_runs_dir
+from hpcsft.secrets import scrubbed, scrubbed_words
 from hpcsft.spec import ExperimentSpec
 from hpcsft.spec.data import TEMPLATES
+from hpcsft.storage import storage_error, storage_errors
+from hpcsft.submitted import refuse_if_edited, write_settings
 
 
-def cluster_kind(spec: ExperimentSpec) -> str:
+def cluster_kind(spec: ExperimentSpec) -> Literal["slurm", "local"]:
     """slurm or local. HpcsftError if the spec insists on a Slurm that is not here."""
     if spec.cluster.kind == "local":
         return "local"
@@ -39,28 +50,42 @@ def submit_experiment(
 ) -> tuple[RunDir, list[SubmittedStage], bool]:
     """Submit `stages` (None: all) of an experiment; returns the run, its jobs, and whether anything was submitted now.
 
-    Stages of the same spec that have been submitted before are not submitted again.
+    Stages of the same spec that have been submitted before are not submitted again. One command at a time does this to
+    a run. An error leaves nothing of a new run, but for the UnclearError of `submit_stages`.
     """
     wanted = check_stages(plan, stages)
     run = RunDir(spec.run_path)
-    submission = run.read_submission()
+    with storage_errors(f"{run.path} cannot be submitted"):
+        with contextlib.suppress(FileNotFoundError):
+            run.for_writing()
+        with SubmissionLock(run) as lock:
+            return _submit(spec, plan, run, wanted, argv, lock)
+
+
+def _submit(
+    spec: ExperimentSpec, plan: Plan, run: RunDir, wanted: Sequence[str], argv: list[str], lock: SubmissionLock
+) -> tuple[RunDir, list[SubmittedStage], bool]:
+    submission = settle(run)
     known = submission.latest() if submission else {}
     missing = [name for name in wanted if name not in known]
-    _check_order(plan, missing, known)
+    check_order(plan, missing, known)
+    if not missing:
+        return run, list(known.values()), False
     new = not run.spec.exists()
-    if new:
-        prepare_run(spec, plan, run, argv)
     try:
-        jobs = submit_stages(spec, plan, run, missing, done=done_stages(plan, run)) if missing else []
-    except HpcsftError:
+        if new:
+            prepare_run(spec, plan, run, argv)
+        refuse_if_edited(run)
+        jobs = submit_stages(spec, plan, run, missing, cluster_kind(spec), lock, done_stages(plan, run))
+    except (HpcsftError, OSError):
         if new:
             discard_run(run)
         raise
-    return run, [*known.values(), *jobs], bool(jobs)
+    return run, [*known.values(), *jobs], True
 
 
 def submission_text(run_dir: str, jobs: Sequence[SubmittedStage], submitted: bool, warnings: Sequence[str]) -> str:
-    """What submit tells: where the run is, its jobs, what the plan warns of, and what to do next."""
+    """What submit tells: where the run is, its jobs, the lines of `warnings`, and what to do next."""
     lines = [f"run directory  {run_dir}" + ("" if submitted else "  (this spec has been submitted before)")]
     lines += [
         f"{job.stage:<14} job {job.job_id}" + (f", array of {job.tasks}" if job.tasks > 1 else "") for job in jobs
@@ -71,7 +96,7 @@ def submission_text(run_dir: str, jobs: Sequence[SubmittedStage], submitted: boo
         "cancel": "stop it",
         "resume": "submit what failed again",
     }
-    lines += [f"warning: {warning.replace('RUN_DIR', run_dir)}" for warning in warnings]
+    lines += [warning.replace("RUN_DIR", run_dir) for warning in warnings]
     return "\n".join([*lines, *(f"{what:<25} python launch/{verb}.py {run_dir}" for verb, what in verbs.items())])
 
 
@@ -85,93 +110,58 @@ def check_stages(plan: Plan, stages: Sequence[str] | None) -> list[str]:
 
 
 def prepare_run(spec: ExperimentSpec, plan: Plan, run: RunDir, argv: list[str]) -> None:
-    """Fill a new run directory: code, plan, provenance, and the spec last, because it makes the directory a run."""
+    """Fill a new run directory: code, plan, provenance, and the spec last, because it makes the directory a run.
+
+    Models and data sets of the hub are fetched first.
+    """
+    fetched = fetch_inputs(spec)
     run.create()
+    write_fetched(run, fetched)
     snapshot.copy_code(run.code)
+    make_private(run.code)
     if spec.data.template not in TEMPLATES:  # a file that is edited while jobs wait changes nothing
         write_text(run.template, Path(spec.data.template).read_text(encoding="utf-8"))
-    write_json(run.plan, plan)
-    text = json.dumps(snapshot.collect_provenance(argv), indent=2, ensure_ascii=False) + "\n"
-    write_text(run.provenance, spec.notify.without_secret(text) if spec.notify else text)
-    write_json(run.spec, spec)
+    _write_provenance(spec, run, argv)
+    write_settings(run, spec, plan)
     remember_runs_dir(run.path.parent)
 
 
-def submit_stages(
-    spec: ExperimentSpec, plan: Plan, run: RunDir, stages: Sequence[str], done: Collection[str] = ()
-) -> list[SubmittedStage]:
-    """Submit `stages` of a prepared run and return what was submitted.
-
-    A stage waits for its predecessors unless they are in `done`. Each job id is written down before the next job is
-    submitted. If one is refused, those submitted before it are cancelled and the error is raised.
-    """
-    kind = cluster_kind(spec)
-    submission = run.read_submission() or Submission(cluster=kind, host=socket.gethostname())
-    if submission.cluster != kind:
-        message = f"{run.path} was submitted to the {submission.cluster} cluster, this is the {kind} one"
-        raise SubmissionError(message, "go to the machine that it was submitted from")
-    _check_order(plan, stages, {job.stage for job in submission.jobs} | set(done))
-    if kind == "local":
-        return _submit_local(plan, run, stages, submission)
-    return _submit_slurm(spec, plan, run, stages, submission, done)
-
-
-def _check_order(plan: Plan, stages: Sequence[str], known: Collection[str]) -> None:
-    for name in stages:
-        for needed in plan.stage(name).depends_on:
-            if needed not in stages and needed not in known:
-                hint = f"add it: --stages {needed},{','.join(stages)}"
-                raise SubmissionError(f"the stage {name} needs {needed}, which is neither done nor submitted", hint)
-
-
-def _submit_local(plan: Plan, run: RunDir, stages: Sequence[str], submission: Submission) -> list[SubmittedStage]:
-    job_id = local.start_driver(run, list(stages))
-    jobs = [
-        SubmittedStage(stage=name, job_id=job_id, depends_on=[], tasks=plan.stage(name).tasks, submitted=now())
-        for name in stages
-    ]
-    run.write_submission(Submission(cluster="local", host=submission.host, jobs=[*submission.jobs, *jobs]))
-    return jobs
-
-
-def _submit_slurm(
-    spec: ExperimentSpec,
-    plan: Plan,
-    run: RunDir,
-    stages: Sequence[str],
-    submission: Submission,
-    done: Collection[str],
-) -> list[SubmittedStage]:
-    ids = {job.stage: job.job_id for job in submission.jobs}
-    jobs: list[SubmittedStage] = []
-    try:
-        for name in stages:
-            stage = plan.stage(name)
-            after = [ids[needed] for needed in stage.depends_on if needed not in done]
-            ids[name] = slurm.submit_stage(spec, run, stage, after)
-            job = SubmittedStage(stage=name, job_id=ids[name], depends_on=after, tasks=stage.tasks, submitted=now())
-            jobs.append(job)
-            run.write_submission(Submission(cluster="slurm", host=submission.host, jobs=[*submission.jobs, *jobs]))
-    except HpcsftError as error:
-        if jobs:
-            slurm_client.cancel_jobs([job.job_id for job in jobs])
-            run.write_submission(submission)
-            error.message += f" ({', '.join(job.stage for job in jobs)} had been submitted, and are cancelled again)"
-        raise
-    return jobs
+def _write_provenance(spec: ExperimentSpec, run: RunDir, argv: list[str]) -> None:
+    cluster = this_cluster_or_none() if spec.cluster.kind != "local" and slurm.slurm_here() else None
+    document = collect_provenance(scrubbed_words(argv), snapshot.source_root(), cluster)
+    text = scrubbed(json.dumps(document, indent=2, ensure_ascii=False)) + "\n"
+    write_text(run.provenance, spec.notify.without_secret(text) if spec.notify else text)
 
 
 def discard_run(run: RunDir) -> None:
     """Remove a run directory for which nothing was submitted, so that a refused spec leaves nothing behind."""
-    submission = run.read_submission()
-    if submission is None or not submission.jobs:
+    submission = None
+    with contextlib.suppress(OSError):
+        submission = run.read_submission()
+    if submission is None or not (submission.jobs or submission.intent):
         shutil.rmtree(run.path, ignore_errors=True)
 
 
 def cancel_run(run: RunDir) -> list[str]:
-    """Cancel all jobs of a run and return their ids. The marker is written first: a cancelled run stays cancelled."""
+    """Cancel all jobs of a run and return their ids. The marker is written first: a cancelled run stays cancelled.
+
+    Where it cannot be written the jobs are cancelled all the same, and the error is raised after that.
+    """
+    run.for_writing()
+    with storage_errors(f"{run.path} cannot be cancelled"):
+        return _cancel(run)
+
+
+def _cancel(run: RunDir) -> list[str]:
+    refuse_elsewhere(run, run.read_submission())
+    unmarked: HpcsftError | None = None
+    try:
+        write_json(run.cancelled, {"time": now(), "host": socket.gethostname()})
+    except OSError as error:
+        unmarked = storage_error(error, f"{run.path} could not be marked as cancelled, but its jobs were cancelled")
+    with contextlib.suppress(SubmissionError):  # somebody submits it now, will see the marker, and take all back
+        settle_run(run)
     submission = run.read_submission()
-    write_json(run.cancelled, {"time": now(), "host": socket.gethostname()})
     if submission is None:
         return []
     # If Slurm does not answer now, the marker stays: cancelling again is harmless.
@@ -180,5 +170,7 @@ def cancel_run(run: RunDir) -> list[str]:
         slurm_client.cancel_jobs(ids)
     else:
         for job_id in ids:
-            local.stop_driver(run, job_id, submission.host)
+            local.stop_driver(run, job_id, submission.host, submission.path)
+    if unmarked:
+        raise unmarked
     return ids

@@ -24,10 +24,14 @@ from hpcsft.data.sources import Source, find_sources
 from hpcsft.data.splits import conversation_keys, count_splits, split_threshold
 from hpcsft.data.store import remove_leftovers, take_shard, usable_cache, whole_shard
 from hpcsft.errors import StageError
+from hpcsft.provenance.hashing import InputHashing
 from hpcsft.records import read_json, write_json
 from hpcsft.rundir import RunDir
 from hpcsft.spec import ExperimentSpec
 from hpcsft.stage import StageContext
+
+SLOW_BYTES = 10**9
+"""Digests of more are worth a word in the log."""
 
 
 class Workshop(NamedTuple):
@@ -98,6 +102,14 @@ def preprocess(context: StageContext) -> None:
     """The body of the stage."""
     cpus = os.environ.get("SLURM_CPUS_PER_TASK") or str(len(os.sched_getaffinity(0)))
     os.environ.setdefault("RAYON_NUM_THREADS", cpus)  # the tokenizer would take every core of the node
+    with InputHashing(context.run, context.spec, context.index, context.stage.tasks) as hashing:
+        _make_shards(context)
+        if hashing.missing_bytes > SLOW_BYTES:
+            context.say(f"digests of {hashing.missing_bytes / 1e9:.1f} GB of inputs are waited for")
+        hashing.finish(context.stop_if_asked)
+
+
+def _make_shards(context: StageContext) -> None:
     workshop = Workshop.of(context.run, context.spec)
     ends = [len(workshop.shards) * (context.index + end) // context.stage.tasks for end in (0, 1)]
     mine = workshop.shards[slice(*ends)]

@@ -22,7 +22,10 @@ def usable_cache(folder: Path) -> bool:
     """Make the cache, private to the user, if it is not there. False if it is another user's or cannot be made."""
     try:
         folder.mkdir(mode=0o700, exist_ok=True)
-        return folder.stat().st_uid == os.getuid() and os.access(folder, os.R_OK | os.W_OK | os.X_OK)
+        if {folder.lstat().st_uid, folder.stat().st_uid} != {os.geteuid()}:
+            return False
+        folder.chmod(0o700)  # who made it may have done so with another umask
+        return os.access(folder, os.R_OK | os.W_OK | os.X_OK)
     except OSError:
         return False
 

@@ -107,17 +107,25 @@ def _states(
     ]
 
 
+def first_node_bytes(spec: ExperimentSpec, plan: Plan, memory: RankMemory, model_bytes: int) -> int:
+    """What the ranks of the first node need of the memory of its host.
+
+    `model_bytes`: rank 0 has the whole model there when it is loaded, and for each export.
+    """
+    stage = plan.stage("train")
+    each = memory.host_bytes if stage.gpus_per_node else memory.total_bytes + memory.host_bytes
+    gathers = stage.gpus_per_node > 0 or spec.train.zero_stage == 3
+    return each * stage.tasks_per_node + (model_bytes if gathers else 0)
+
+
 def _memory_warnings(spec: ExperimentSpec, plan: Plan, memory: RankMemory, gpu: Gpu, model_bytes: int) -> list[str]:
-    """`model_bytes`: rank 0 has the whole model in the memory of its host when it is loaded, and for each export."""
     stage, found = plan.stage("train"), []
     usable = usable_bytes(gpu.memory_gb)
     if stage.gpus_per_node and memory.total_bytes > usable:
         found.append(
             f"a rank needs about {memory.total_bytes / GB:,.1f} GB, and of {gpu.name} it may use {usable / GB:,.1f} GB"
         )
-    each = memory.host_bytes if stage.gpus_per_node else memory.total_bytes + memory.host_bytes
-    gathers = stage.gpus_per_node > 0 or spec.train.zero_stage == 3
-    needed = each * stage.tasks_per_node + (model_bytes if gathers else 0)
+    needed = first_node_bytes(spec, plan, memory, model_bytes)
     if stage.mem_gb is not None and needed > stage.mem_gb * GB:
         found.append(
             f"the ranks of the first node need about {needed / GB:,.1f} GB of its memory, and "

@@ -16,8 +16,9 @@ GOOD, BAD, QUIET = "green", "bold red", "dim"
 Lines = Iterable[tuple[str, str | Text]]
 
 
-def print_plan(document: dict[str, Any], console: Console) -> None:
-    """Print what `plan_document` gave."""
+def print_plan(document: dict[str, Any], console: Console | None = None) -> None:
+    """Print what `plan_document` gave, on the standard output unless it is to be elsewhere."""
+    console = console or Console()
     for part in _parts(document):
         console.print(part, markup=False, highlight=False, emoji=False)
 
@@ -158,7 +159,9 @@ def _work(document: dict[str, Any]) -> Lines:
     learnt = f"{100 * train['supervised_tokens'] / train['tokens']:.0f}% learnt" if train["tokens"] else "none"
     yield "tokens", f"{train['tokens']:,} an epoch, {learnt}; {work['tokens']:,} in all {work['epochs']}"
     filled = f", {100 * work['filled_share']:.0f}% filled" if work["filled_share"] is not None else ""
-    yield "steps", f"{work['steps']:,} = {work['epochs']} x {work['steps_per_epoch']:,}{filled}"
+    whole = work["steps"] == work["epochs"] * work["steps_per_epoch"]
+    how = f" = {work['epochs']} x {work['steps_per_epoch']:,}" if whole else f" of {work['steps_per_epoch']:,}"
+    yield "steps", f"{work['steps']:,}{how}{filled}"
     if work["flops"]:
         yield "operations", f"{work['flops']:.2e}, without what is computed again"
     if work["gpu_hours"] is not None:

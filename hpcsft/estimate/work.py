@@ -72,16 +72,18 @@ def steps_per_epoch(micro_batches: int, spec: ExperimentSpec) -> int:
     return -(-micro_batches // (spec.train.global_batch_size // spec.train.micro_batch_size))
 
 
-def total_flops(workload: Workload, shape: ModelShape, epochs: int, adapters: int | None = None) -> float:
+def total_flops(
+    workload: Workload, shape: ModelShape, epochs: int, adapters: int | None = None, share: float = 1.0
+) -> float:
     """Operations of training, and of a validation before it and after each epoch, which is forward only.
 
-    `adapters` is the number of LoRA's parameters if these alone learn.
+    `adapters` is the number of LoRA's parameters if these alone learn, `share` the part of all steps that is made.
     """
     train, held_out = (
         (shape, part.tokens, part.supervised_tokens, part.sum_squared_lengths)
         for part in (workload.train, workload.validation)
     )
-    return epochs * train_flops(*train, adapters) + (epochs + 1) * forward_flops(*held_out, adapters or 0)
+    return share * epochs * train_flops(*train, adapters) + (epochs + 1) * forward_flops(*held_out, adapters or 0)
 
 
 def work_document(
@@ -90,16 +92,18 @@ def work_document(
     """Steps, tokens and, where shape and peak are known, hours at a utilisation of `mfu` (0 to 1)."""
     epochs, stage, lora = spec.train.epochs, plan.stage("train"), spec.model.lora
     adapters = adapter_parameters(shape, lora) if shape and lora else None
-    flops = total_flops(workload, shape, epochs, adapters) if shape else None
+    steps = epochs * spec.train.epoch_steps(workload.steps_per_epoch)
+    share = steps / max(1, epochs * workload.steps_per_epoch)
+    flops = total_flops(workload, shape, epochs, adapters, share) if shape else None
     peak = gpu.peak_tflops if gpu and stage.gpus_per_node and spec.model.dtype == "bfloat16" else None
     gpu_hours = flops / (peak * 1e12 * mfu) / 3600 if flops and peak else None
     hours = gpu_hours / stage.world_size if gpu_hours else None
     return {
         **workload.model_dump(),
         "epochs": epochs,
-        "steps": epochs * workload.steps_per_epoch,
-        "tokens": epochs * workload.train.tokens,
-        "supervised_tokens": epochs * workload.train.supervised_tokens,
+        "steps": steps,
+        "tokens": round(share * epochs * workload.train.tokens),
+        "supervised_tokens": round(share * epochs * workload.train.supervised_tokens),
         "filled_share": _filled(workload, spec),
         "flops": flops,
         "gpu": gpu.name if gpu else None,

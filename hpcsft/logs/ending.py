@@ -7,6 +7,7 @@ from datetime import datetime
 
 from hpcsft.cluster import local
 from hpcsft.monitor.reading.snapshot import SharedQueue, Snapshot
+from hpcsft.owner import Owner, why_unseen
 from hpcsft.plan import Plan
 from hpcsft.records import StageStatus, Submission, read_json
 from hpcsft.rundir import RunDir
@@ -28,7 +29,7 @@ class Ending:
     def __init__(self, run: RunDir, stage: str, index: int):
         self.run, self.stage, self.index = run, stage, index
         self.tasks = Plan.model_validate(read_json(run.plan)).stage(stage).tasks
-        self._queue = SharedQueue([run])
+        self._queue: SharedQueue | None = None
         self._slurm_from_s = float("-inf")
 
     def look(self, quiet_s: float) -> tuple[str | None, bool]:
@@ -56,9 +57,11 @@ class Ending:
         submission = self.run.read_submission() if quiet_s >= SLURM_AFTER_S and now_s >= self._slurm_from_s else None
         if submission is None or submission.cluster != "slurm":
             return None
+        owner = Owner.of(submission)
+        self._queue = self._queue or SharedQueue([self.run], {owner})
         snapshot = self._queue.look(max_age_s=ANSWER_MAX_AGE_S, open_jobs=set())
         self._slurm_from_s = time.monotonic() + SLURM_AFTER_S
-        return snapshot
+        return None if why_unseen(owner, snapshot.here) else snapshot
 
 
 def state_in_slurm(

@@ -45,7 +45,10 @@ def check_architecture(config: Mapping[str, Any], folder: Path) -> str:
 
 def _refuse_unknown(config: Mapping[str, Any], name: str, folder: Path) -> None:
     if config.get("auto_map"):
-        hint = f"hpcsft never runs the code of a model's folder; {EXPECTED}"
+        why = "there is no switch for it, as nothing in such code would keep the rows of a packed batch apart"
+        hint = (
+            f"hpcsft never runs the code of a model's folder, and {why}; {EXPECTED}; a newer transformers may know it"
+        )
         raise InputError(f"{folder}: {name} needs code of its own (trust_remote_code)", hint)
     message = f"{folder}: {name} is not among the causal language models that transformers has here"
     raise InputError(f"{message} (model_type {config['model_type']})", f"{EXPECTED}; a newer transformers may know it")

@@ -86,7 +86,8 @@ def publish_folder(
     for leftover in folder.parent.glob(f".{folder.name}.*.partial"):
         shutil.rmtree(leftover, ignore_errors=True)
     partial = folder.with_name(f".{folder.name}.{attempt}.partial")
-    partial.mkdir(parents=True)
+    folder.parent.mkdir(exist_ok=True)  # but not the run directory, if that has gone
+    partial.mkdir()
     write(partial)
     for file in (path for path in partial.rglob("*") if path.is_file()):
         with open(file, "rb") as stream:

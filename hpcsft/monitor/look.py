@@ -10,6 +10,7 @@ from hpcsft.monitor.reading.collect import Reader, open_jobs
 from hpcsft.monitor.reading.snapshot import NOTHING, SharedQueue
 from hpcsft.monitor.state.facts import Facts
 from hpcsft.monitor.state.run import RunState, run_state
+from hpcsft.owner import Owner
 from hpcsft.rundir import RunDir
 from hpcsft.usage import Usage, usage_of
 
@@ -43,9 +44,10 @@ class Look:
         states = [self.state(number, detailed is None or number in detailed) for number in range(len(self.runs))]
         in_slurm = [facts for facts, _ in self._known.values() if facts.in_slurm]
         if self.queue is None and in_slurm:
-            self.queue = SharedQueue(self.runs)
+            self.queue = SharedQueue(self.runs, {Owner(*facts.owner) for facts in in_slurm})
         self._jobs = frozenset(job.job_id for known in in_slurm for job in known.submitted.values())
-        self._open = frozenset().union(*map(open_jobs, in_slurm))  # in one step: `ask` may run in another thread
+        seen = [facts for facts in in_slurm if not facts.unseen]
+        self._open = frozenset().union(*map(open_jobs, seen))  # in one step: `ask` may run in another thread
         return states
 
     def state(self, number: int, full: bool = True) -> RunState:
@@ -114,7 +116,7 @@ def _as_before(before: Facts, after: Facts) -> bool:
     if any(status.state == "running" for status in after.statuses):
         return False
     names = ("plan", "submitted", "statuses", "queue", "driver_alive", "cancelled", "hands_off", "train", "problem")
-    return all(getattr(before, name) == getattr(after, name) for name in (*names, "as_of", "details"))
+    return all(getattr(before, name) == getattr(after, name) for name in (*names, "unseen", "as_of", "details"))
 
 
 def _words(facts: Facts) -> list[tuple[str, int, str, int, str]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from hpcsft.errors import InputError
+from hpcsft.provenance.ended import record_ended
 from hpcsft.records import read_json, write_json, write_text
 from hpcsft.report.data_page import data_page
 from hpcsft.report.leaderboard import leaderboard_csv
@@ -15,6 +16,7 @@ from hpcsft.stage import StageContext, require
 def report(context: StageContext) -> None:
     """The body of the stage."""
     run, spec = context.run, context.spec
+    record_ended(run)
     if not run.provenance.exists():
         raise InputError(f"{run.provenance} is missing", "submit writes it; was it removed?")
     require(run.manifest, "preprocess")

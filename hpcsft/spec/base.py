@@ -8,6 +8,8 @@ from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
+from hpcsft.secrets import MIN_LENGTH, looks_secret
+
 
 class Section(BaseModel):
     """Base of every section of the spec."""
@@ -36,10 +38,12 @@ _safe_name = _matching(
     r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}",
     "1 to 64 letters, digits, dots, dashes or underscores, starting with a letter or digit",
 )
-_safe_path = _matching(
+safe_path = _matching(
     r"[A-Za-z0-9._/~+@=,-]{1,1024}",
     "letters, digits and . _ / ~ + @ = , - only: this path is written into batch scripts",
 )
+"""ValueError unless a path may be written into batch scripts."""
+
 _safe_word = _matching(
     r"[A-Za-z0-9][A-Za-z0-9._,:*=@+-]{0,127}",
     "letters, digits and . _ - , : * = @ + only, starting with a letter or digit",
@@ -64,10 +68,52 @@ SlurmWord = Annotated[str, BeforeValidator(_number_as_text), AfterValidator(_saf
 SlurmExpression = Annotated[str, BeforeValidator(_number_as_text), AfterValidator(_safe_expression)]
 """A value of an sbatch option that may combine names, such as `a100&ib` or `n[1-3]`; quoted in batch scripts."""
 
-ScriptPath = Annotated[str, AfterValidator(_safe_path)]
+ScriptPath = Annotated[str, AfterValidator(safe_path)]
 """A path that is written into batch scripts."""
 
-Path = Annotated[str, Field(min_length=1)]
+
+def _without_nul(value: str) -> str:
+    if "\0" in value:
+        raise ValueError("text without a NUL character")
+    return value
+
+
+Text = Annotated[str, AfterValidator(_without_nul)]
+"""Any text that may become an argument, a variable or a path."""
+
+_ASSIGNMENT = re.compile(r"\b([A-Za-z_][A-Za-z0-9_]*)=(\"[^\"$`]+\"|'[^']+'|[^\s\"'$`;&|()]+)")
+"""NAME=VALUE in a shell line, where the value stands there as it is."""
+
+
+def _without_keys(value: str) -> str:
+    for name, word in _ASSIGNMENT.findall(value):
+        if looks_secret(name) and len(word.strip("\"'")) >= MIN_LENGTH and word.strip("\"'")[0] not in "/~":
+            raise ValueError(f"{name} looks like a secret, and a spec is no place for one: {_KEEP_IT_OUT}")
+    return value
+
+
+_KEEP_IT_OUT = (
+    "read it from a file of mode 0600, as in NAME=$(cat FILE) in cluster.setup; a judge's key is for "
+    "evaluate.judge.api_key_file"
+)
+
+ShellLine = Annotated[str, AfterValidator(_without_nul), AfterValidator(_without_keys)]
+"""A line of shell, run as it stands."""
+
+
+def _no_secrets(value: dict[str, str]) -> dict[str, str]:
+    for name in value:
+        if looks_secret(name):
+            raise ValueError(f"{name} looks like a secret, and a spec is no place for one: {_KEEP_IT_OUT}")
+    return value
+
+
+Variables = Annotated[
+    dict[Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")], Text], AfterValidator(_no_secrets)
+]
+"""Environment variables, none of them a secret by its name; quoted in batch scripts."""
+
+Path = Annotated[str, Field(min_length=1), AfterValidator(_without_nul)]
 """A path, relative to the folder in which submit is called; stored absolute in the run directory."""
 
 

@@ -4,42 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt, field_validator
+from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_validator
 
-from hpcsft.spec.base import Section, SlurmExpression, SlurmWord, TimeLimit
-
-SBATCH_OWNED = {
-    "partition": "partition",
-    "account": "account",
-    "qos": "qos",
-    "constraint": "constraint",
-    "cpus-per-task": "cpus_per_task",
-    "mem": "mem_gb",
-    "time": "time",
-    "gpus-per-node": "gpus_per_node",
-    "nodes": "train.nodes",
-    "ntasks-per-node": "train.tasks_per_node",
-}
-"""sbatch options that have a field of their own in the `cluster` section."""
-
-SBATCH_DERIVED = (
-    "array",
-    "chdir",
-    "comment",
-    "dependency",
-    "error",
-    "job-name",
-    "kill-on-invalid-dep",
-    "output",
-    "signal",
-    "export",
-    "gpus-per-task",
-    "parsable",
-    "requeue",
-    "no-requeue",
-    "wait",
-)
-"""sbatch options that hpcsft sets itself."""
+from hpcsft.spec.base import ScriptPath, Section, ShellLine, SlurmExpression, SlurmWord, TimeLimit, Variables
+from hpcsft.spec.environment import ContainerSpec, ModuleName, NetworkSpec
+from hpcsft.spec.sbatch_options import why_not
 
 Count = Annotated[int, Field(ge=0)]
 
@@ -120,6 +89,10 @@ class RetriesSpec(Section):
     hang: Count = 3
     """Attempts that the watchdog ended."""
 
+    bad_node: Count = 3
+    """Attempts that ended because a node is not fit for use: a broken GPU, no room for temporary files, a wrong clock.
+    The node is excluded from the next attempt; so many nodes at most, and never so many that too few are left."""
+
     no_progress: Count = 3
     """Attempts in a row, whatever ended them, that saved nothing new; 0 for no such limit."""
 
@@ -134,11 +107,29 @@ class ClusterSpec(Resources):
     """GPUs of each node for training. Where it is above 0, each task that generates or benchmarks
     takes one, and a local judge."""
 
-    setup: list[str] = []
-    """Shell lines that run at the start of every job, such as `module load cuda`. They are run as they stand."""
+    modules: list[ModuleName] = []
+    """Modules (Lmod, Environment Modules) that each job loads first, in this order, besides those that were loaded
+    where it was submitted. One that does not load ends the job at once."""
 
-    env: dict[Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")], str] = {}
-    """Environment variables of every job. Not for secrets: they are written into the run directory."""
+    venv: ScriptPath | None = None
+    """Folder of the virtual environment whose Python runs the stages. null: the Python that submits."""
+
+    conda: ScriptPath | None = None
+    """Folder (prefix) of the conda environment whose Python runs the stages; conda itself is not needed there."""
+
+    container: ContainerSpec | None = None
+    """A container in which the stages run (Slurm only); null for none."""
+
+    network: NetworkSpec = NetworkSpec()
+    """The network between the nodes of training."""
+
+    setup: list[ShellLine] = []
+    """Shell lines that run at the start of every job, after modules and venv or conda. The only shell in a spec: they
+    are run as they stand."""
+
+    env: Variables = {}
+    """Environment variables of every job. Of those where it was submitted jobs get the usual ones (PATH, modules,
+    conda, CUDA, NCCL, HF, proxies, ...) and no others. Not for secrets: they are written into the run directory."""
 
     array_parallelism: PositiveInt = 16
     """Tasks of one array that may run at once."""
@@ -169,13 +160,31 @@ class ClusterSpec(Resources):
 
     @field_validator("sbatch")
     @classmethod
-    def _no_second_source(cls, value: dict[str, Any]) -> dict[str, Any]:
+    def _harmless_options(cls, value: dict[str, Any]) -> dict[str, Any]:
         for option in value:
-            if option in SBATCH_OWNED:
-                raise ValueError(f"--{option} has a field of its own: cluster.{SBATCH_OWNED[option]}")
-            if option in SBATCH_DERIVED:
-                raise ValueError(f"--{option} is set by hpcsft")
+            if reason := why_not(option):
+                raise ValueError(reason)
         return value
+
+    @model_validator(mode="after")
+    def _one_environment(self) -> ClusterSpec:
+        given = [name for name in ("venv", "conda", "container") if getattr(self, name)]
+        if len(given) > 1:
+            raise ValueError(f"{' and '.join(given)}: each says which Python runs the stages; leave all but one out")
+        for name in self.network_variables():
+            if name in self.env:
+                raise ValueError(f"env: {name} is set by network; leave one of the two out")
+        return self
+
+    def network_variables(self) -> dict[str, str]:
+        """Environment variables of training that `network` stands for."""
+        variables = {}
+        if self.network.interface:
+            variables["NCCL_SOCKET_IFNAME"] = f"={self.network.interface}"  # exactly this one, not a beginning
+            variables["GLOO_SOCKET_IFNAME"] = self.network.interface
+        if self.network.infiniband is not None:
+            variables["NCCL_IB_DISABLE"] = "0" if self.network.infiniband else "1"
+        return variables
 
     def resolved(self, stage: str) -> dict[str, Any]:
         """The values of one stage's section, gaps filled from the cluster's own."""

@@ -15,9 +15,6 @@ TEMPLATES = get_args(TemplateName)
 
 JINJA_ENDINGS = (".jinja", ".jinja2", ".j2")
 
-HUB = "hub:"
-"""What the name of a data set on the Hugging Face hub begins with; anything else is a path."""
-
 
 def _jinja_file(value: str) -> str:
     if not value.endswith(JINJA_ENDINGS):

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, field_validator, model_validator
 
+from hpcsft.secrets import holds_credentials
 from hpcsft.spec.base import Name, Path, Section
 
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -83,17 +84,21 @@ class JudgeSpec(Section):
     """An OpenAI-compatible endpoint, Anthropic's, or a Hugging Face model on a compute node."""
 
     model: Annotated[str, Field(min_length=1)] = "gpt-3.5-turbo-instruct"
-    """Model name at the endpoint, or folder of the local judge."""
+    """Model name at the endpoint; of a local judge its folder, or hub:OWNER/NAME[@REVISION]."""
 
     api: Literal["auto", "chat", "completions"] = "auto"
     """Which API the endpoint speaks; auto takes legacy completions for gpt-3.5-turbo-instruct and its like."""
 
     base_url: str | None = None
-    """Endpoint, such as http://localhost:8000/v1; null is the client's own default."""
+    """Endpoint, such as http://localhost:8000/v1, without a key in it; null is the client's own default."""
 
     api_key_env: str | None = None
     """Name of the environment variable that holds the key; null is OPENAI_API_KEY or ANTHROPIC_API_KEY. The key itself
-    is never written anywhere."""
+    is never written anywhere by hpcsft; Slurm keeps the environment of a job, this variable of the judge's with it."""
+
+    api_key_file: Path | None = None
+    """File that holds the key and nothing else, and that nobody but its owner can read (mode 0600); instead of
+    api_key_env. It is read where the judge runs, and never copied."""
 
     template: Path | None = None
     """File with {instruction}, {output_1} and {output_2} that makes the judge reply `Output (a)` or `Output (b)`;
@@ -143,6 +148,20 @@ class JudgeSpec(Section):
             raise ValueError("the name of an environment variable in capitals, never the key itself")
         return value
 
+    @field_validator("api_key_file")
+    @classmethod
+    def _a_path_not_a_key(cls, value: str | None) -> str | None:
+        if value is not None and "/" not in value:
+            raise ValueError("the path of a file with a / in it, such as ~/.config/judge.key, never the key itself")
+        return value
+
+    @field_validator("base_url")
+    @classmethod
+    def _an_address_without_a_key(cls, value: str | None) -> str | None:
+        if value is not None and holds_credentials(value):
+            raise ValueError("an address without user, password or key: the key is for api_key_file or api_key_env")
+        return value
+
     @property
     def key_variable(self) -> str:
         """The environment variable that holds the key."""
@@ -150,6 +169,8 @@ class JudgeSpec(Section):
 
     @model_validator(mode="after")
     def _fits(self) -> JudgeSpec:
+        if self.api_key_env and self.api_key_file:
+            raise ValueError("api_key_env and api_key_file: the key is in one of them; leave the other out")
         if self.template and self.evaluator:
             raise ValueError("template and evaluator: an evaluator brings its own template; leave one out")
         if self.kind == "local" and self.evaluator:

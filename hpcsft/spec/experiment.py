@@ -9,10 +9,11 @@ from collections.abc import Iterator
 
 from pydantic import NonNegativeInt, model_validator
 
+from hpcsft.hub.names import is_hub_name, model_name_or_path
 from hpcsft.spec.base import Name, ScriptPath, Section
 from hpcsft.spec.benchmark import BenchmarkSpec
 from hpcsft.spec.cluster import ClusterSpec
-from hpcsft.spec.data import HUB, TEMPLATES, DataSpec
+from hpcsft.spec.data import TEMPLATES, DataSpec
 from hpcsft.spec.evaluate import EvaluateSpec
 from hpcsft.spec.model import ModelSpec
 from hpcsft.spec.notify import NotifySpec
@@ -60,6 +61,7 @@ class ExperimentSpec(Section):
             *self._unfit_master_weights(),
             *self._unfit_reference(),
             *self._unfit_export(),
+            *self._unfit_judge(),
         ]
         if problems:
             raise ValueError("\n".join(problems))
@@ -69,6 +71,13 @@ class ExperimentSpec(Section):
         lora = self.model.lora
         if lora and lora.export == "adapter" and self.model.export == "llama":
             yield 'model.export: "llama" writes a whole model; with it model.lora.export has to be "merged"'
+
+    def _unfit_judge(self) -> Iterator[str]:
+        if self.evaluate and self.evaluate.judge.kind == "local":
+            try:
+                model_name_or_path(self.evaluate.judge.model)
+            except ValueError as error:
+                yield f"evaluate.judge.model: {error}; given '{self.evaluate.judge.model}'"
 
     def _missing_checkpoints(self) -> Iterator[str]:
         allowed = self.all_checkpoints()
@@ -117,12 +126,19 @@ class ExperimentSpec(Section):
         wanted = section.checkpoints if section else []
         return [name for name in self.all_checkpoints() if wanted == "all" or name in wanted]
 
+    def secret_variables(self) -> list[str]:
+        """Environment variables whose values are secrets of this run: the judge's key, the webhook's address."""
+        judge = self.evaluate.judge if self.evaluate else None
+        names = [judge.key_variable] if judge and judge.kind != "local" and not judge.api_key_file else []
+        webhook = self.notify.webhook_variable if self.notify else None
+        return [*names, *([webhook] if webhook else [])]
+
     def judged_names(self) -> list[str]:
         """The evaluated checkpoints, and the other models that are judged alike."""
         return self.evaluated_checkpoints() + (list(self.evaluate.outputs) if self.evaluate else [])
 
     def absolute(self) -> ExperimentSpec:
-        """The same spec with every local path made absolute."""
+        """The same spec with every local path made absolute; names on the hub stay."""
         spec = self.model_dump(mode="json")
         spec["runs_dir"] = _absolute(self.runs_dir)
         spec["model"]["path"] = _absolute(self.model.path)
@@ -136,12 +152,19 @@ class ExperimentSpec(Section):
             spec["evaluate"]["outputs"] = {name: _absolute(path) for name, path in self.evaluate.outputs.items()}
             spec["evaluate"]["leaderboards"] = [_absolute(path) for path in self.evaluate.leaderboards]
             judge = spec["evaluate"]["judge"]
-            for field in ("template", "evaluator", *(["model"] if judge["kind"] == "local" else [])):
+            for field in ("template", "evaluator", "api_key_file", *(["model"] if judge["kind"] == "local" else [])):
                 judge[field] = judge[field] and _absolute(judge[field])
         if self.benchmark and self.benchmark.include_path:
             spec["benchmark"]["include_path"] = _absolute(self.benchmark.include_path)
         if self.notify and self.notify.command and "/" in self.notify.command[0]:
             spec["notify"]["command"][0] = _absolute(self.notify.command[0])
+        cluster, container = spec["cluster"], self.cluster.container
+        for field in ("venv", "conda"):
+            cluster[field] = cluster[field] and _absolute(cluster[field])
+        if container:
+            cluster["container"]["mounts"] = [_absolute_source(mount) for mount in container.mounts]
+            if container.image_is_file:
+                cluster["container"]["image"] = _absolute(container.image)
         return ExperimentSpec.model_validate(spec)
 
     def digest(self) -> str:
@@ -156,4 +179,10 @@ class ExperimentSpec(Section):
 
 
 def _absolute(path: str) -> str:
-    return path if path.startswith(HUB) else os.path.abspath(os.path.expanduser(path))
+    return path if is_hub_name(path) else os.path.abspath(os.path.expanduser(path))
+
+
+def _absolute_source(mount: str) -> str:
+    """SOURCE[:TARGET[:ro]] with its source made absolute."""
+    source, colon, target = mount.partition(":")
+    return f"{_absolute(source)}{colon}{target}"

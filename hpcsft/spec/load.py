@@ -20,6 +20,13 @@ SET_OPTION = {"metavar": "PATH=VALUE", "action": "append", "default": [], "dest"
 """What `--set` is to argparse, in every command that has it."""
 
 
+MAY_BE_SECRET = (
+    *("evaluate.judge.api_key", "evaluate.judge.base_url"),
+    *("notify.webhook", "cluster.env", "cluster.setup"),
+)
+"""Fields where a secret may stand that does not belong there: what was given is not shown."""
+
+
 def load_spec(path: str, overrides: Sequence[str] = ()) -> ExperimentSpec:
     """The spec in the JSON file `path`, with `--set` overrides such as "train.learning_rate=2e-5" applied.
 
@@ -46,10 +53,26 @@ def load_spec(path: str, overrides: Sequence[str] = ()) -> ExperimentSpec:
 
 def parse_spec(values: dict[str, Any], source: str = "spec") -> ExperimentSpec:
     """Validate `values`; raises SpecError with every problem at once. Paths in the result are absolute."""
+    if halves := list(_half_characters(values)):
+        raise SpecError(source, halves)
     try:
         return ExperimentSpec.model_validate(values).absolute()
     except ValidationError as error:
         raise SpecError(source, list(_problems(error))) from None
+
+
+def _half_characters(value: Any, path: str = "") -> Iterator[Problem]:
+    """Texts that no file can hold: JSON writes one character outside the first 65,536 as two halves."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield from _half_characters(key, path)
+            yield from _half_characters(inner, f"{path}.{key}" if path else key)
+    elif isinstance(value, list):
+        for number, inner in enumerate(value):
+            yield from _half_characters(inner, f"{path}[{number}]")
+    elif isinstance(value, str) and re.search("[\ud800-\udfff]", value):
+        where = path.encode("utf-8", "backslashreplace").decode()
+        yield Problem(where, "half a character (\\ud800 to \\udfff) is no text", "write both halves of it")
 
 
 def _no_number(text: str) -> NoReturn:
@@ -100,8 +123,9 @@ def _problems(error: ValidationError) -> Iterator[Problem]:
                 yield Problem(where, message)
         else:
             allowed = " or ".join(dict.fromkeys(_message(detail) for detail in details))
-            secret = path.endswith("api_key_env") or path in ("notify", "notify.webhook")  # it may be the key itself
-            given = "" if secret else f"; given {_given(first['input'])}"
+            secret = path.startswith(MAY_BE_SECRET) or path in ("notify", "evaluate.judge")
+            hidden = secret and isinstance(first["input"], (str, list, dict))
+            given = "" if hidden else f"; given {_given(first['input'])}"
             yield Problem(path, allowed + given, _nearest_value(details))
 
 
@@ -171,10 +195,27 @@ def _literals(detail: ErrorDetails) -> list[str]:
     return expected.replace(" or ", ", ").replace("'", "").split(", ") if expected else []
 
 
+_KINDS = {
+    "bool": "must be true or false",
+    "int": "must be a whole number",
+    "float": "must be a number",
+    "string": "must be a text",
+    "list": "must be a list",
+    "dict": "must be an object",
+    "model": "must be an object",
+}
+"""What pydantic's errors of the wrong kind begin with, in words of JSON."""
+
+
 def _message(detail: ErrorDetails) -> str:
     message = detail["msg"].removeprefix("Value error, ")
     if detail["type"] == "literal_error":
         return f"must be {detail['ctx']['expected']}"
+    kind, _, what = detail["type"].partition("_")
+    if kind in _KINDS and what in ("type", "parsing", "from_float"):
+        return _KINDS[kind]
+    if detail["type"] == "too_short":
+        return "must not be empty"
     return re.sub(r"^(Input|String|List|Dictionary) should( be)?", r"must\2", message)
 
 

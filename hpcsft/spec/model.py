@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, PositiveInt
+from pydantic import AfterValidator, Field, PositiveInt
 
+from hpcsft.hub.names import model_name_or_path
 from hpcsft.spec.base import Name, Path, Section
 
 
@@ -34,8 +35,9 @@ class LoraSpec(Section):
 class ModelSpec(Section):
     """The model to fine-tune."""
 
-    path: Path
-    """Folder of the model in Hugging Face format (config.json, weights, tokenizer)."""
+    path: Annotated[Path, AfterValidator(model_name_or_path)]
+    """Folder of the model in Hugging Face format (config.json, weights, tokenizer), or a model of the Hugging Face hub
+    as hub:OWNER/NAME[@REVISION], which is fetched when it is submitted. Code of a model is never run."""
 
     dtype: Literal["bfloat16", "float32"] = "bfloat16"
     """Type of the parameters in forward and backward. With bfloat16 the optimizer keeps float32 master weights."""

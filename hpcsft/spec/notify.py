@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator, model_validator
 
-from hpcsft.spec.base import Section
+from hpcsft.spec.base import Section, Text
 
 EventName = Literal["done", "failed", "waiting"]
 
@@ -20,7 +20,7 @@ FILLED_IN = ("name", "state", "stage", "message", "run_dir")
 class NotifySpec(Section):
     """Who is told when a run ends or waits for a person."""
 
-    command: Annotated[list[str], Field(min_length=1)] | None = None
+    command: Annotated[list[Text], Field(min_length=1)] | None = None
     """A program and its arguments, such as ["mail", "-s", "{name}: {state}", "me@example.org"], run without a shell.
     {name}, {state}, {stage}, {message} and {run_dir} are filled into the arguments; the environment has HPCSFT_STATE,
     HPCSFT_STAGE, HPCSFT_MESSAGE and HPCSFT_RUN_DIR, and standard input what a webhook would get."""

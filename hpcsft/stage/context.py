@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import socket
 import time
@@ -97,8 +98,16 @@ class StageContext:
             progress=self.last_progress,
             started=self._started,
             updated=now(),
+            after_job=self._job_before if self.task.by_hand else None,
         )
         write_json(self.run.status_file(self.stage.name, self.index, self.stage.tasks), status)
+
+    @functools.cached_property
+    def _job_before(self) -> str | None:
+        """The job that was submitted for this stage when it began."""
+        submission = self.run.read_submission()
+        job = submission.latest().get(self.stage.name) if submission else None
+        return job.job_id if job else None
 
     def log_file(self, kind: str) -> str | None:
         """This rank's log relative to the run directory; None when run by hand, on a terminal."""

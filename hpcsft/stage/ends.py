@@ -10,6 +10,8 @@ from hpcsft.attempt.causes import CAUSES, cause_of
 from hpcsft.attempt.memory import peak_resident_gb
 from hpcsft.attempt.outcome import cause_of_notice, settle_earlier
 from hpcsft.errors import HpcsftError, StageError, Stopped, Waiting
+from hpcsft.provenance.attempt import record_attempt
+from hpcsft.secrets import scrubbed
 from hpcsft.stage.context import StageContext
 
 
@@ -32,6 +34,7 @@ def begin(context: StageContext) -> None:
     done = earlier.progress.done if earlier and earlier.progress else 0
     facts = {"attempt": context.attempt, "world_size": context.task.world_size, "nodes": nodes, "done": done}
     context.journal.write("start", **facts, last_seen=last_seen)
+    record_attempt(context.run, context.stage.name, context.index, context.task)
 
 
 def record_stop(context: StageContext, stop: Stopped) -> None:
@@ -62,6 +65,7 @@ def record_failure(context: StageContext, error: BaseException) -> None:
         message, hint = f"stopped from outside ({type(error).__name__})", None
     else:
         message, hint = traceback.format_exception_only(error)[-1].strip(), CAUSES[cause].hint
+    message, hint = scrubbed(message), hint and scrubbed(hint)
     # What may be tried again is not failed yet: whoever decides about the next attempt will say so.
     final = CAUSES[cause].budget is None or context.task.by_hand
     state = "waiting" if isinstance(error, Waiting) else "failed" if final else "stopped"

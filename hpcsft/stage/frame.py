@@ -9,19 +9,25 @@ driver and by hand.
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 from collections.abc import Callable, Sequence
 
+from hpcsft.attempt.caches import use_node_caches
 from hpcsft.attempt.identity import TaskIdentity
 from hpcsft.attempt.memory import peak_resident_gb
 from hpcsft.attempt.notice import Notice
 from hpcsft.errors import Fenced, HpcsftError, StageError, Stopped
+from hpcsft.hub.fetched import local_spec, read_fetched
+from hpcsft.hub.offline import go_offline
 from hpcsft.plan import Plan
 from hpcsft.records import read_json
 from hpcsft.rundir import RunDir
+from hpcsft.secrets import guard_output, remember_variables
 from hpcsft.spec import ExperimentSpec
 from hpcsft.stage.context import StageContext
 from hpcsft.stage.ends import begin, record_failure, record_stop
+from hpcsft.submitted import refuse_if_edited
 
 
 def run_stage(
@@ -46,9 +52,18 @@ def run_stage(
             return
         raise SystemExit(usage)
     try:
-        run = RunDir.open(arguments[0])
-        spec = ExperimentSpec.model_validate(read_json(run.spec))
-        plan = Plan.model_validate(read_json(run.plan))
+        guard_output()
+        run = RunDir.open(arguments[0]).for_writing()
+        fetched = read_fetched(run)
+        go_offline(os.environ, fetched)
+        use_node_caches(os.environ)
+        try:
+            spec = local_spec(ExperimentSpec.model_validate(read_json(run.spec)), fetched)
+            plan = Plan.model_validate(read_json(run.plan))
+        except ValueError:
+            refuse_if_edited(run)
+            raise
+        remember_variables(spec.secret_variables())
         if name not in plan.stage_names:
             raise StageError(f"this run has no stage '{name}'", f"its stages: {', '.join(plan.stage_names)}")
         stage = plan.stage(name)
@@ -76,9 +91,10 @@ def _run_task(context: StageContext, body: Callable[[StageContext], None]) -> No
 
 
 def _guarded(context: StageContext, body: Callable[[StageContext], None]) -> None:
-    """Run the body; however it fails, the run directory says why before the error goes on."""
+    """Run the body; however it fails, the run directory, if it is still there, says why before the error goes on."""
     leader = context.task.rank == 0
     try:
+        refuse_if_edited(context.run)
         if leader:
             begin(context)
         body(context)
@@ -93,5 +109,6 @@ def _guarded(context: StageContext, body: Callable[[StageContext], None]) -> Non
             record_stop(context, stop)
         raise
     except BaseException as error:
+        context.run.refuse_if_gone()
         record_failure(context, error)
         raise

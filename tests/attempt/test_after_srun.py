@@ -167,6 +167,32 @@ def recorded(folder: Path, line: str) -> None:
     (folder / "scontrol").chmod(0o755)
 
 
+def test_a_bad_node_that_leaves_too_few_ends_the_run_and_is_named(run, tmp_path):
+    """In the queue it would wait for ever, and nobody would know for what."""
+    clients = tmp_path / "clients"
+    clients.mkdir()
+    recorded(
+        clients,
+        JOB.format(state="RUNNING", restarts=0, run_time="00:10:00", preempted="None") + " NumNodes=2 Partition=gpu",
+    )
+    (clients / "sinfo").write_text("#!/bin/sh\necho n1; echo n2\n")
+    (clients / "sinfo").chmod(0o755)
+    say(run, "stopped")
+    for event, facts in (
+        START,
+        ("unfit", {"nodes": {"n2": "no GPU"}}),
+        ("failed", {"cause": "bad_node", "message": "n2: no GPU"}),
+    ):
+        journal(run).write(event, **facts)
+    done = script(run, 1, PATH=str(clients))
+    assert (done.returncode, done.stderr) == (1, "") and not (clients / "asked").exists()
+    status = run.read_status("train", 0, 1)
+    assert (status.state, status.hint) == ("failed", "whoever runs the cluster should look at the node")
+    assert status.message == (
+        "a node is not fit for use: n2: no GPU; without n2 the partition gpu has 1 of 2 nodes left, and the job needs 2"
+    )
+
+
 def test_a_disk_that_is_full_does_not_keep_a_preempted_job_out_of_the_queue(run, tmp_path):
     clients = tmp_path / "clients"
     clients.mkdir()

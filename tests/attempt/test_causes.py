@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from hpcsft.attempt.causes import CAUSES, attempts_without_progress, cause_of, judge_end
+from hpcsft.attempt.causes import CAUSES, UnfitNodes, attempts_without_progress, cause_of, judge_end, unfit_nodes
 from hpcsft.errors import HpcsftError, StageError, Waiting
 from hpcsft.spec.cluster import RetriesSpec
 
@@ -39,13 +39,14 @@ ERRORS = {
         RuntimeError("[enforce fail at alloc_cpu.cpp:117] . DefaultCPUAllocator: can't allocate memory"),
         "out_of_memory",
     ),
-    "memory of the GPU is broken": (RuntimeError("CUDA error: uncorrectable ECC error encountered"), "node_failure"),
-    "a GPU that went away": (RuntimeError("CUDA error: GPU has fallen off the bus"), "node_failure"),
+    "memory of the GPU is broken": (RuntimeError("CUDA error: uncorrectable ECC error encountered"), "bad_node"),
+    "a GPU that went away": (RuntimeError("CUDA error: GPU has fallen off the bus"), "bad_node"),
     "a GPU of somebody else": (
         RuntimeError("CUDA error: all CUDA-capable devices are busy or unavailable"),
-        "node_failure",
+        "bad_node",
     ),
-    "a node without its GPUs": (StageError("the plan has 4 GPUs per node, and torch sees none here"), "node_failure"),
+    "nodes that were found unfit": (UnfitNodes("n2: no room for temporary files", ["n2"]), "bad_node"),
+    "what is wrong everywhere": (UnfitNodes("every node of the job: no GPU", []), "bad_node"),
     "disk full": (OSError(errno.ENOSPC, "No space left on device"), "disk_full"),
     "quota": (OSError(errno.EDQUOT, "Disk quota exceeded"), "disk_full"),
     "filesystem gone": (OSError(errno.ESTALE, "Stale file handle"), "node_failure"),
@@ -141,6 +142,27 @@ def test_lack_of_memory_is_tried_again_while_the_micro_batch_can_be_halved():
     verdict = judge_end(rows("out_of_memory"), "out_of_memory", told, {**DEFAULTS, "out_of_memory": 0}, halvings=1)
     assert not verdict.requeue
     assert verdict.message == f"ran out of memory: {told} (1 time; cluster.retries.out_of_memory is 0)"
+
+
+def test_a_node_that_is_done_without_is_progress():
+    """Or three bad nodes at the start would end a run that a fourth would have served."""
+    many = [{**row, "cause": "bad_node"} for row in ends(*[False] * 3)]
+    assert attempts_without_progress(many) == 0
+    assert judge_end(many, "bad_node", "n3: no GPU", DEFAULTS).requeue
+    assert attempts_without_progress([*many, *ends(False, False)]) == 2
+
+
+def test_nodes_count_and_not_only_attempts():
+    """A rack whose driver was broken by an update is found at once, and would cost as many exclusions."""
+    found = [
+        {"event": "end", "cause": "bad_node", "progressed": False, "unfit": names}
+        for names in (["n1", "n2"], ["n2", "n3"])
+    ]
+    assert unfit_nodes(found) == ["n1", "n2", "n3"]
+    assert judge_end(found, "bad_node", "n3: no GPU", DEFAULTS).requeue
+    over = judge_end(found, "bad_node", "n3: no GPU", {**DEFAULTS, "bad_node": 2})
+    assert not over.requeue
+    assert over.message == "a node is not fit for use: n3: no GPU (3 nodes; cluster.retries.bad_node is 2)"
 
 
 def test_halving_is_progress():

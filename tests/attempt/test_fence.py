@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from hpcsft.errors import EXIT_FAILED, EXIT_FENCED, Fenced
+from hpcsft.attempt.fence import MARK_VARIABLE
+from hpcsft.errors import EXIT_FAILED, EXIT_FENCED, Fenced, RunNotFoundError
+from hpcsft.records import Intent, Submission, SubmittedStage
 from hpcsft.rundir import RunDir
 from tests.attempt.made import empty_run, fence, submitted, token
 
@@ -55,13 +57,48 @@ def test_a_job_that_was_submitted_anew_fences_off_the_older_job(run):
         fence(run, "44").check()
 
 
-def test_a_job_that_starts_before_its_submission_is_written_may_claim(run):
-    """sbatch has answered, submission.json is not there yet."""
+def intended(run: RunDir, mark: str) -> None:
+    """Let sbatch be at it, under this mark."""
+    submission = run.read_submission() or Submission(cluster="slurm", host="login")
+    job = SubmittedStage(stage="train", job_id="", depends_on=[], tasks=1, submitted="")
+    run.write_submission(submission.model_copy(update={"intent": Intent(mark=mark, jobs=[job])}))
+
+
+def test_a_job_that_starts_before_its_submission_is_written_may_claim(run, monkeypatch):
+    """sbatch has answered, but the answer is not in submission.json yet: the job carries the mark of the intent."""
+    monkeypatch.setenv(MARK_VARIABLE, "cafe0001")
+    intended(run, "cafe0001")
+    fence(run, "43").claim()
     submitted(run, ("train", "44"))
     fence(run, "44").claim()
+    intended(run, "cafe0001")
     fence(run, "46").claim()
     with pytest.raises(Fenced):
         fence(run, "44").check()
+
+
+@pytest.mark.parametrize("mark", ["cafe0002", None])
+def test_a_job_that_nobody_knows_of_does_not_start_beside_the_one_that_was_submitted(run, monkeypatch, mark):
+    """Slurm took it without an answer, it was not found, and another was submitted in its place."""
+    monkeypatch.setenv(MARK_VARIABLE, "cafe0001")
+    submitted(run, ("train", "44"))
+    if mark:
+        intended(run, mark)
+    with pytest.raises(Fenced, match="job 43 is not the one that was submitted for train") as orphan:
+        fence(run, "43").claim()
+    assert orphan.value.exit_code == EXIT_FAILED, "Slurm has not given it up: it has to end"
+    fence(run, "44").claim()
+    with pytest.raises(Fenced, match="43_0 is not the newest any more: 44_0 has taken over"):
+        fence(run, "43").claim()
+
+
+def test_a_run_that_has_gone_is_told_and_not_taken_for_one_that_nobody_claimed(run):
+    fence(run).claim()
+    run.path.rename(run.path.with_name("elsewhere"))
+    for act in (fence(run).check, fence(run).claim):
+        with pytest.raises(RunNotFoundError, match="is gone: moved or deleted"):
+            act()
+    assert not run.path.exists()
 
 
 def test_the_tasks_of_an_array_are_of_one_job_and_do_not_meet(run):

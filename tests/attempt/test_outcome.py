@@ -5,6 +5,7 @@ in the status, and no full disk that would keep the verdict back.
 from __future__ import annotations
 
 import resource
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -48,6 +49,7 @@ BROKEN = ("failed", {"cause": "code", "message": "the loss is NaN", "hint": "try
 FULL = ("failed", {"cause": "disk_full", "message": "No space left on device"})
 MEMORY = ("failed", {"cause": "out_of_memory", "message": "CUDA out of memory"})
 STOPPED = ("stopped", {"cause": "timeout", "step": 3})
+UNFIT = ("failed", {"cause": "bad_node", "message": "n2: no GPU", "node": "n1"})
 
 ENDS = {
     "died before it could say anything": ([], 1, "code"),
@@ -67,6 +69,7 @@ ENDS = {
     "code, before another that followed from it": ([START, BROKEN, FULL], 1, "code"),
     "full disk": ([START, FULL], 1, "disk_full"),
     "GPU memory": ([START, MEMORY], 1, "out_of_memory"),
+    "a node that is not fit for use": ([START, UNFIT, LOST], 1, "bad_node"),
     "looked back at: nothing said": ([START], None, "node_failure"),
     "looked back at: told to leave": ([START, TERM], None, "preemption"),
     "looked back at: a rank lost another": ([START, LOST], None, "rank_failure"),
@@ -98,6 +101,21 @@ def test_a_rank_that_was_killed_is_told_from_the_sigterm_that_srun_sends_the_oth
 @pytest.mark.parametrize(("signal_name", "cause"), [("SIGTERM", "signal"), ("time limit", "timeout")])
 def test_without_slurm_nobody_preempts(signal_name, cause):
     assert cause_of_notice(token("local-9"), signal_name) == cause
+
+
+@pytest.mark.parametrize(
+    ("signal_name", "left_s", "cause"),
+    [
+        ("SIGUSR2", None, "timeout"),
+        ("SIGUSR2", 60, "timeout"),
+        ("SIGUSR2", 7200, "preemption"),
+        ("SIGTERM", 60, "preemption"),
+    ],
+)
+def test_where_slurm_cannot_be_asked_the_time_that_is_left_tells_notices_apart(monkeypatch, signal_name, left_s, cause):
+    """With send_user_signal a preemption sends what the end of the time limit sends. A container has no scontrol."""
+    monkeypatch.setenv("SLURM_JOB_END_TIME", f"{time.time() + left_s:.0f}" if left_s else "")
+    assert cause_of_notice(token(), signal_name) == cause
 
 
 def hang(run: RunDir, restart: int = 0) -> None:
@@ -226,6 +244,35 @@ def test_other_stages_progress_by_what_they_have_finished(run, before, done, pro
     journal(run, stage="judge").write("start", done=before)
     outcome(run, stage="judge").settle(137)
     assert end_of(run, "judge")["progressed"] is progressed
+
+
+@pytest.mark.parametrize(
+    ("rows", "unfit"),
+    [
+        ([("unfit", {"nodes": {"n2": "no GPU", "n3": "no room"}}), UNFIT], ["n2", "n3"]),
+        ([("unfit", {"nodes": {}}), UNFIT], []),
+        ([UNFIT], ["n1"]),
+        ([("failed", {"cause": "bad_node", "message": "the GPU has fallen off the bus"})], []),
+    ],
+    ids=["as checked", "hardly a node's fault", "where a rank failed", "on a node without a name"],
+)
+def test_the_nodes_that_the_next_attempt_had_better_not_get(run, monkeypatch, rows, unfit):
+    for event, facts in [START, *rows]:
+        journal(run).write(event, **facts)
+    ended = outcome(run)
+    assert ended.settle(1).requeue
+    assert (ended.unfit, end_of(run).get("unfit", [])) == (unfit, unfit)
+    monkeypatch.setenv("SLURMD_NODENAME", "n4")
+    journal(run, restart=1).write("failed", cause="bad_node", message="uncorrectable ECC error")
+    again = outcome(run, restart=1)
+    again.settle(1)
+    assert again.unfit == [*unfit, "n4"], "those of earlier attempts count on"
+
+
+def test_without_slurm_there_is_no_other_node(run):
+    journal(run, job_id="local-9").write(*UNFIT[:1], **UNFIT[1])
+    verdict = outcome(run, "local-9").settle(1)
+    assert (verdict.requeue, verdict.message) == (False, "n2: no GPU")
 
 
 @contextmanager

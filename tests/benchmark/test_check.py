@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from hpcsft.benchmark.check import benchmark_problems, datasets_cache, needs_packaged_tasks
+from hpcsft.benchmark.check import benchmark_problems, needs_packaged_tasks
 from hpcsft.spec import parse_spec
 
 
@@ -138,20 +138,6 @@ def test_where_it_cannot_be_known_nothing_is_refused(tmp_path, write):
     )
     (folder / "saved").mkdir()
     assert lines("folder", "made", "own", include_path=folder) == []
-
-
-@pytest.mark.parametrize(
-    ("environment", "cache"),
-    [
-        ({"HF_DATASETS_CACHE": "/c", "HF_HOME": "/h"}, "/c"),
-        ({"HF_HOME": "/h", "XDG_CACHE_HOME": "/x"}, "/h/datasets"),
-        ({"XDG_CACHE_HOME": "/x"}, "/x/huggingface/datasets"),
-        ({}, "/home/someone/.cache/huggingface/datasets"),
-    ],
-)
-def test_the_cache_is_that_of_the_library(environment, cache, monkeypatch):
-    monkeypatch.setenv("HOME", "/home/someone")
-    assert datasets_cache(environment) == Path(cache)
 
 
 def test_the_packages_tasks_are_read_only_where_they_are_needed(task_folder, write):

@@ -1,4 +1,4 @@
-"""`python -m tests.cluster.install`: install Slurm and munge with apt-get, if they are missing and we may."""
+"""`python -m tests.cluster.install`: install with apt-get what is missing of Slurm, munge and bubblewrap, if we may."""
 
 import os
 import shutil
@@ -7,22 +7,25 @@ import sys
 
 from .settings import PATH, PROGRAMS
 
-PACKAGES = ("slurm-wlm", "munge")
+PACKAGES = ("slurm-wlm", "munge", "bubblewrap")
+ISOLATION = "bwrap"
+"""With it tests/cluster/stand_in/apptainer isolates what runs in a container."""
 
 
 def main() -> int:
     """Exit status: 0 if Slurm is there or cannot be installed from here, apt-get's own if that failed."""
-    missing = [program for program in PROGRAMS if not shutil.which(program, path=PATH)]
+    missing = [program for program in (*PROGRAMS, ISOLATION) if not shutil.which(program, path=PATH)]
     if not missing:
-        print("Slurm and munge are installed.")
+        print("Slurm, munge and bubblewrap are installed.")
         return 0
     apt = shutil.which("apt-get")
     if not apt or os.geteuid() != 0:
         obstacle = "you are not root" if apt else "there is no apt-get here"
         print(
-            f"SLURM IS NOT INSTALLED ({', '.join(missing)} not found), and {obstacle}.",
-            f"Tests marked `slurm` will be skipped. To have them: sudo apt-get install {' '.join(PACKAGES)}",
-            "(elsewhere, your system's packages of Slurm and munge), and run the tests as root.",
+            f"NOT INSTALLED: {', '.join(missing)}, and {obstacle}.",
+            "Tests marked `slurm` will be skipped, or without bwrap those of containers. To have them:",
+            f"sudo apt-get install {' '.join(PACKAGES)}",
+            "(elsewhere, your system's packages of the same), and run the tests as root.",
             sep="\n",
             file=sys.stderr,
         )

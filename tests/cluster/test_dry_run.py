@@ -53,3 +53,19 @@ def test_what_a_judge_may_cost_is_told_before_anything_is_queued(spec_values, pr
     assert document["judge"]["num_requests"] == 6 * 3 * 2  # prompts, models, orders
     (line,) = [line for line in dry_run_text(document).splitlines() if line.startswith("judge ")]
     assert "at most 36 questions of" in line and told in line
+
+
+def test_the_environment_of_the_jobs_is_told_and_stands_in_every_script(spec_values):
+    """A login node without the module or the image can still show what would be submitted."""
+    container = {"runtime": "apptainer", "image": "/images/a.sif"}
+    spec_values["cluster"].update(modules=["cuda/12.4"], container=container, network={"interface": "ib0"})
+    spec = parse_spec(spec_values)
+    plan = make_plan(spec)
+    document = dry_run(spec, plan, check_inputs(spec), "slurm", plan.stage_names)
+    shown = dry_run_text(document)
+    assert "environment      modules cuda/12.4; apptainer /images/a.sif, python3 in it; network ib0\n" in shown
+    for stage in document["stages"]:
+        script = stage["sbatch"]
+        assert "\nload_module cuda/12.4\n" in script
+        assert " apptainer exec --no-home " in script and f"--bind {spec.model.path}:{spec.model.path}:ro" in script
+        assert ("hpcsft.attempt.address ib0" in script) == (stage["stage"] == "train")

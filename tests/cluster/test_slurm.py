@@ -97,7 +97,7 @@ def test_one_spec_becomes_a_table_on_two_nodes(submit: Callable[..., Any], slurm
             assert "#SBATCH --kill-on-invalid-dep=yes" in script
     assert "#SBATCH --array=0-1%2" in scripts["generate"]
     assert "#SBATCH --nodes=2" in scripts["train"] and "#SBATCH --ntasks-per-node=1" in scripts["train"]
-    assert slurm.job(jobs[1]["job_id"])["Comment"] == f"hpcsft:{run.path.name}:train"
+    assert re.fullmatch(rf"hpcsft:{run.path.name}:train:[0-9a-f]{{8}}", slurm.job(jobs[1]["job_id"])["Comment"])
 
     code, document = monitor(run)
     assert (code, document["state"] in ("pending", "running")) == (101, True)

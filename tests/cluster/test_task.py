@@ -11,6 +11,7 @@ import pytest
 from submitit.core.utils import DelayedSubmission
 
 from hpcsft.cluster.task import StageTask
+from hpcsft.records import write_json
 from hpcsft.rundir import RunDir
 from tests.launch.command import ROOT, environment
 
@@ -27,6 +28,7 @@ with Notice() as notice:
 def run(tmp_path: Path) -> RunDir:
     run = RunDir(tmp_path / "run")
     run.create()
+    write_json(run.spec, {})
     return run
 
 

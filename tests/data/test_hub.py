@@ -1,47 +1,22 @@
-"""Guards that the name of a data set on the hub means what it says, that it opens from the cache without a network, and
-that a user without either learns the exact command that fetches it.
+"""Guards that a data set of the hub opens from the cache without a network, at the very commit that is named, and that
+a user without either learns the exact command that fetches it.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 
 import pytest
 
-from hpcsft.data import hub
-from hpcsft.data.hub import HubName, open_hub
+from hpcsft.data.hub import open_hub
 from hpcsft.data.readers import index_file, read_file, state_of
 from hpcsft.errors import InputError
-from hpcsft.spec.data import HUB
 
 ROWS = [{"data": [f"question {number}", f"answer {number}"]} for number in range(20)]
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
-
-
-@pytest.mark.parametrize(
-    ("text", "parts"),
-    [
-        ("hub:a/b", ("a/b", None, None, "train")),
-        ("hub:HuggingFaceH4/ultrachat_200k:train_sft", ("HuggingFaceH4/ultrachat_200k", None, None, "train_sft")),
-        ("hub:a/b.c-d/en-US@v1.0:test", ("a/b.c-d", "en-US", "v1.0", "test")),
-        ("hub:a/b@refs/pr/3", ("a/b", None, "refs/pr/3", "train")),
-    ],
-)
-def test_the_parts_of_a_name(text, parts):
-    assert HubName.parse(text) == parts
-
-
-@pytest.mark.parametrize("text", ["hub:", "hub:a", "hub:a/b/c/d", "hub:a/b:", "hub:a/b@", "hub:a/b:x y", "hub:a/b;c"])
-def test_what_is_no_name(text):
-    with pytest.raises(InputError, match="not the name of a data set on the hub") as caught:
-        HubName.parse(text)
-    assert "hub:OWNER/NAME[/CONFIG][@REVISION][:SPLIT]" in caught.value.hint
-
-
-def test_the_spec_and_the_readers_mean_the_same_names():
-    assert HUB == hub.PREFIX
 
 
 @pytest.fixture
@@ -92,3 +67,21 @@ def test_another_revision_in_the_cache_is_not_taken_for_the_one_that_was_asked_f
     with pytest.raises(InputError, match=f"the hub does not answer, and the cache holds revision {COMMIT}") as caught:
         open_hub("hub:owner/some@v2")
     assert caught.value.hint.startswith("name that one, or fetch it")
+
+
+def test_a_commit_is_taken_though_a_newer_one_is_in_the_cache(cache):
+    newer = cache.with_name("f" * 40)
+    shutil.copytree(cache, newer)
+    os.utime(newer, (2**31, 2**31))
+    about = json.loads((newer / "dataset_info.json").read_text())
+    (newer / "dataset_info.json").write_text(json.dumps({**about, "description": "newer"}))
+    assert open_hub("hub:owner/some").info.description == "newer"
+    assert open_hub(f"hub:owner/some@{COMMIT}").info.description != "newer"
+
+
+def test_a_commit_of_which_the_cache_has_several_configurations(cache):
+    hard = shutil.copytree(cache.parents[1], cache.parents[2] / "hard") / "0.0.0" / COMMIT / "dataset_info.json"
+    hard.write_text(json.dumps({**json.loads(hard.read_text()), "config_name": "hard"}))
+    assert open_hub(f"hub:owner/some/default@{COMMIT}").num_rows == 20
+    with pytest.raises(InputError, match="multiple 'owner/some' configurations in the cache"):
+        open_hub(f"hub:owner/some@{COMMIT}")

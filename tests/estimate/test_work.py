@@ -72,6 +72,14 @@ def test_more_jobs_than_retries_are_told():
     assert work_warnings(spec_of(**CLUSTER), plan, document(spec_of(**CLUSTER))) == []
 
 
+def test_a_run_that_is_ended_by_its_steps_is_no_more_work_than_that():
+    whole = document(spec_of(train={"epochs": 1}, **CLUSTER))
+    short = document(spec_of(train={"epochs": 1, "max_steps": 391}, **CLUSTER))
+    assert (short["steps"], short["steps_per_epoch"], short["tokens"]) == (391, 782, 25_000_000)
+    assert 0.5 < short["flops"] / whole["flops"] < 0.52, "half of the training, and both validations"
+    assert document(spec_of(train={"epochs": 1, "max_steps": 9999}, **CLUSTER)) == whole
+
+
 def test_the_last_step_of_an_epoch_need_not_be_full():
     spec = spec_of(train={"global_batch_size": 8, "micro_batch_size": 2})
     assert [steps_per_epoch(number, spec) for number in (0, 1, 4, 5)] == [0, 1, 1, 2]

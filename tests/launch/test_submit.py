@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from hpcsft.spec import parse_spec
-from hpcsft.spec.cluster import SBATCH_DERIVED, SBATCH_OWNED
+from hpcsft.spec.sbatch_options import SBATCH_DERIVED, SBATCH_OWNED
 from tests.launch.command import empty_path, environment, launch, slurm_path
 
 STAGES = ["preprocess", "train", "generate", "judge", "report"]

@@ -60,7 +60,8 @@ def test_an_encoder_with_a_decoder(model):
 def test_a_model_with_code_of_its_own(model):
     config = {"architectures": ["ChatGLMModel"], "model_type": "chatglm", "auto_map": {"AutoModel": "modeling.Model"}}
     write(model, "config.json", config)
-    assert "never runs the code" in refused(model, r"ChatGLMModel needs code of its own \(trust_remote_code\)")
+    hint = refused(model, r"ChatGLMModel needs code of its own \(trust_remote_code\)")
+    assert "never runs the code" in hint and "rows of a packed batch" in hint and "LlamaForCausalLM" in hint
 
 
 def test_a_model_that_is_newer_than_transformers(model):

@@ -108,6 +108,49 @@ def test_names_of_environment_variables_are_identifiers(key):
     assert "must match pattern" in caught.value.lines()[0]
 
 
+@pytest.mark.parametrize("name", ["HF_TOKEN", "MY_PASSWORD", "OPENAI_API_KEY"])
+def test_a_variable_that_looks_like_a_secret_has_no_place_in_a_spec(name):
+    """It would stand in spec.json and in every batch script."""
+    (line,) = refused("cluster.env", {name: "x"})
+    assert f"{name} looks like a secret, and a spec is no place for one: read it from a file of mode 0600" in line
+
+
+@pytest.mark.parametrize(
+    "line", ["export HF_TOKEN=hf_abcdefgh", "A=1 MY_PASSWORD='x y z 1 2' run", 'declare -x API_KEY="0123456789"; true']
+)
+def test_nor_has_one_that_setup_would_set(line):
+    assert "looks like a secret" in refused("cluster.setup", [line])[0]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "export HF_TOKEN=$(cat ~/.hf)",
+        'export API_KEY="$MINE"',
+        "export SSH_KEY=~/.ssh/id_rsa",
+        "TOKENIZERS_PARALLELISM=false1234",
+        "export MY_TOKEN=none",
+    ],
+)
+def test_setup_may_fetch_a_secret(line):
+    parse_spec(minimal(cluster={"setup": [line]}))
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("model.path", "a\0b"),
+        ("data.train", ["a\0b"]),
+        ("evaluate.prompts", "a\0b"),
+        ("cluster.setup", ["a\0b"]),
+        ("cluster.env", {"A": "a\0b"}),
+        ("notify.command", ["a", "b\0"]),
+    ],
+)
+def test_no_argument_or_path_holds_a_nul(path, value):
+    assert "text without a NUL character" in refused(path, value)[0]
+
+
 @pytest.mark.parametrize(
     ("path", "value"),
     [

@@ -15,9 +15,10 @@ from pydantic import BaseModel
 from hpcsft.errors import SpecError
 from hpcsft.plan import make_plan
 from hpcsft.spec import ExperimentSpec, parse_spec
-from hpcsft.spec.cluster import SBATCH_DERIVED, SBATCH_OWNED, RetriesSpec
+from hpcsft.spec.cluster import RetriesSpec
 from hpcsft.spec.evaluate import JudgeSpec
 from hpcsft.spec.overrides import KNOWN, OWNED_BY_SPEC, REFUSED, ZERO_3
+from hpcsft.spec.sbatch_options import SBATCH_DERIVED, SBATCH_OWNED
 from hpcsft.train.deepspeed_config import deepspeed_config
 from tests.spec.values import changed, minimal
 
@@ -104,6 +105,7 @@ OTHER_VALUES: dict[str, Any] = {
     "evaluate.judge.api": "chat",
     "evaluate.judge.base_url": "http://localhost:8000/v1",
     "evaluate.judge.api_key_env": "OTHER_KEY",
+    "evaluate.judge.api_key_file": "keys/judge",
     "evaluate.judge.template": "question.txt",
     "evaluate.judge.evaluator": "evaluators/alpaca_eval_gpt4",
     "evaluate.judge.orders": "random",
@@ -127,6 +129,15 @@ OTHER_VALUES: dict[str, Any] = {
     "benchmark.apply_chat_template": True,
     "cluster.kind": "slurm",
     "cluster.gpus_per_node": 4,
+    "cluster.modules": ["cuda/12.4"],
+    "cluster.container.runtime": "singularity",
+    "cluster.container.image": "/images/other.sif",
+    "cluster.container.mounts": ["/scratch"],
+    "cluster.container.options": ["--rocm"],
+    "cluster.container.python": "/opt/conda/bin/python",
+    "cluster.network.interface": "ib0",
+    "cluster.network.infiniband": False,
+    "cluster.network.ports": [30000, 30010],
     "cluster.setup": ["module load cuda"],
     "cluster.env": {"A": "1"},
     "cluster.array_parallelism": 3,
@@ -148,8 +159,9 @@ OTHER_VALUES: dict[str, Any] = {
 }
 """For every field a valid value other than its default."""
 
-APART = {"train.optimizer", "train.master_weights"}
-"""The one has no other value, that of the other does not go with float32."""
+APART = {"train.optimizer", "train.master_weights", "cluster.venv", "cluster.conda", "train.max_steps"}
+"""The first has no other value, the second does not go with float32, the next two not with a container, and
+the last one with one epoch only."""
 
 FULL = minimal(
     evaluate={
@@ -158,6 +170,7 @@ FULL = minimal(
         "judge": {"price": {"input": 1.5, "output": 2.0}},
     },
     benchmark={"tasks": ["arc_easy"]},
+    cluster={"container": {"runtime": "apptainer", "image": "/images/a.sif"}},
     notify={"webhook": "$HOOK"},
 )
 
@@ -187,7 +200,7 @@ def test_the_same_spec_has_the_same_digest():
 
 @pytest.mark.parametrize("path", ["cluster.env", "cluster.sbatch", "train.deepspeed"])
 def test_the_order_of_free_keys_does_not_count(path):
-    one, other = ({key: "1" for key in keys} for keys in (("a", "b"), ("b", "a")))
+    one, other = ({key: "1" for key in keys} for keys in (("x", "y"), ("y", "x")))
     assert parse_spec(changed(FULL, path, one)).digest() == parse_spec(changed(FULL, path, other)).digest()
 
 
@@ -279,7 +292,7 @@ def test_checkpoints_that_will_not_exist(name):
 @pytest.mark.parametrize(
     ("tasks", "text"),
     [
-        ([], "have at least 1 item"),
+        ([], "must not be empty"),
         (["a", "b", "a"], "each task once"),
         (["../a"], "must match pattern"),
         (["mmlu_*"], "must match pattern"),
@@ -309,6 +322,10 @@ def test_another_model_has_a_name_of_its_own():
         ("judge", {"kind": "local", "model": "m", "evaluator": "b"}, "AlpacaEval's evaluators are for endpoints"),
         ("judge", {"max_cost_usd": 5}, "max_cost_usd needs price"),
         ("judge", {"api_key_env": "sk-abc"}, "never the key itself"),
+        ("judge", {"api_key_file": "sk-abc"}, "never the key itself"),
+        ("judge", {"api_key_file": "/k", "api_key_env": "K"}, "the key is in one of them; leave the other out"),
+        ("judge", {"base_url": "https://me:pw@host/v1"}, "an address without user, password or key"),
+        ("judge", {"base_url": "https://host/v1?api_key=abc"}, "an address without user, password or key"),
         ("checks", {"echo": 20}, "less than or equal to 1"),
     ],
 )
@@ -527,10 +544,20 @@ def test_every_other_value_fits_its_section():
     """All that go together are a spec, so that none of the tests above passes for the wrong reason."""
     values = FULL
     for path, value in OTHER_VALUES.items():
-        if path not in ("model.lora.export", "evaluate.judge.evaluator"):  # with others: tested apart
+        if path not in ("model.lora.export", "evaluate.judge.evaluator", "evaluate.judge.api_key_env"):  # tested apart
             values = changed(values, path, value)
     spec = parse_spec(values)
     assert Path(spec.runs_dir).name == "elsewhere"
+
+
+def test_a_number_of_steps_goes_with_one_epoch():
+    """Which checkpoints there will be is part of the plan, and how many steps an epoch has is known long after it."""
+    spec = parse_spec(minimal(train={"epochs": 1, "max_steps": 20}))
+    assert spec.all_checkpoints() == ["base", "epoch-1"]
+    assert [spec.train.epoch_steps(steps) for steps in (7, 20, 100)] == [7, 20, 20]
+    assert spec.digest() != parse_spec(minimal(train={"epochs": 1})).digest()
+    (line,) = errors_of(minimal(train={"max_steps": 20}))
+    assert line.startswith("error: train.max_steps: needs train.epochs 1, given 3")
 
 
 def test_an_adapter_is_no_llama():

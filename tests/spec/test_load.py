@@ -13,7 +13,7 @@ import pytest
 
 from hpcsft.errors import SpecError
 from hpcsft.spec import ExperimentSpec, load_spec, parse_spec
-from tests.spec.values import minimal
+from tests.spec.values import changed, minimal
 
 
 @pytest.fixture
@@ -129,18 +129,18 @@ def test_a_wrong_word_with_the_nearest_one(values, error, hint):
     ("values", "error"),
     [
         (minimal(train={"epochs": 0}), "train.epochs: must be greater than 0; given 0"),
-        (minimal(train={"epochs": 1.5}), "train.epochs: must be a valid integer, got a number with a fractional part"),
+        (minimal(train={"epochs": 1.5}), "train.epochs: must be a whole number"),
         (minimal(train={"learning_rate": -1}), "train.learning_rate: must be greater than 0; given -1"),
-        (minimal(data={"train": "d.jsonl"}), 'data.train: must be a valid list; given "d.jsonl"'),
-        (minimal(data={"train": ["a", 3]}), "data.train[1]: must be a valid string; given 3"),
+        (minimal(data={"train": "d.jsonl"}), 'data.train: must be a list; given "d.jsonl"'),
+        (minimal(data={"train": ["a", 3]}), "data.train[1]: must be a text; given 3"),
         (minimal(data={"train": ["a"], "max_length": 8}), "data.max_length: must be greater than or equal to 16"),
         (minimal(data={"train": ["a"], "sample": 0}), "data.sample: must be greater than 0; given 0"),
         (
             minimal(data={"train": ["a"], "sample": True}),
-            "data.sample: must be a valid integer or must be a valid number; given true",
+            "data.sample: must be a whole number or must be a number; given true",
         ),
-        (minimal(data=[]), "data: must be a valid dictionary"),
-        (minimal(cluster={"env": {"A": 3}}), "cluster.env.A: must be a valid string; given 3"),
+        (minimal(data=[]), "data: must be an object"),
+        (minimal(cluster={"env": {"A": 3}}), "cluster.env.A: must be a text; given 3"),
         (minimal(evaluate={}), "evaluate: prompts is missing; leave the section out for a run without evaluation"),
     ],
 )
@@ -153,7 +153,7 @@ def test_a_value_that_may_be_of_two_kinds_is_one_mistake():
     """pydantic reports each kind apart, under a path with its own names for them."""
     (line,) = errors_of(parse_spec, minimal(data={"train": ["a"], "validation": "none"}))
     assert line.startswith("error: data.validation: ") and line.endswith('; given "none"')
-    assert " or must be a valid list" in line
+    assert " or must be a list" in line
 
 
 def test_a_missing_section_comes_with_its_meaning():
@@ -179,10 +179,40 @@ def test_a_key_given_by_mistake_is_not_printed():
     assert not any(secret in line for line in lines)
 
 
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("evaluate.judge", {"api_key_file": "sk-abcdefghijklmnop"}),
+        ("evaluate.judge", {"base_url": "https://me:sk-abcdefghijklmnop@host"}),
+        ("evaluate.judge", {"api_key_file": "/sk-abcdefghijklmnop", "api_key_env": "K"}),
+        ("cluster", {"env": {"HF_TOKEN": "sk-abcdefghijklmnop"}}),
+        ("cluster", {"setup": ["export HF_TOKEN=sk-abcdefghijklmnop"]}),
+        ("notify", {"webhook": "hooks/sk-abcdefghijklmnop"}),
+    ],
+)
+def test_a_secret_in_the_wrong_place_is_refused_and_not_printed(path, value):
+    lines = lines_of(parse_spec, changed(minimal(evaluate={"prompts": "p"}), path, value))
+    assert lines[0].startswith(f"error: {path}") and not any("sk-abc" in line for line in lines)
+
+
 @pytest.mark.parametrize("name", ["openai_api_key", "OPENAI API KEY", "OPENAI-KEY"])
 def test_the_name_of_a_variable_in_capitals(name):
     (line,) = lines_of(parse_spec, minimal(evaluate={"prompts": "p", "judge": {"api_key_env": name}}))
     assert "the name of an environment variable in capitals, never the key itself" in line
+
+
+@pytest.mark.parametrize(
+    ("text", "path"),
+    [
+        ('{"model": {"path": "a\\ud800"}, "data": {"train": ["d"]}}', "model.path"),
+        ('{"model": {"path": "a"}, "data": {"train": ["d", "\\udc00"]}}', "data.train[1]"),
+        ('{"model": {"path": "a"}, "data": {"train": ["d"]}, "cluster": {"env": {"A\\ud800": "1"}}}', "cluster.env"),
+    ],
+)
+def test_half_a_character_is_refused(load, text, path):
+    """JSON can say it, and no file, no argument and no terminal can hold it."""
+    (line, _) = lines_of(load, text)
+    assert line == f"error: {path}: half a character (\\ud800 to \\udfff) is no text"
 
 
 def test_a_duplicated_key_is_refused(load):

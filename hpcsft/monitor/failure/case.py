@@ -87,6 +87,8 @@ def make_case(
         rank, host = None, node[1]
     elif rank is None and (named := LED_BY_RANK.match(line) or HUNG.match(line)):
         rank = int(named[1])
+    if end and end["cause"] == "bad_node":  # which the rank that told it need not be on
+        rank, host = None if last(rows, "unfit") else rank, ",".join(end.get("unfit", ()))
     summary = (status.message if status else None) or message
     hint = (status.hint if status else None) or (failed.get("hint") if failed else None)
     own_hint = hint if hint and hint not in GENERIC else None

@@ -56,10 +56,12 @@ BY_CAUSE = {
     "signal": "preemption",
     "timeout": "time_limit",
     "node_failure": "node",
+    "bad_node": "node",
     "rank_failure": "rank_died",
     "hang": "hang",
     "disk_full": "disk_full",
     "waiting": "judge",
+    "environment": "environment",
     "cancelled": "cancelled",
 }
 """Kinds by the journal's causes, where nothing tells more."""

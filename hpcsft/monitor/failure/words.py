@@ -11,7 +11,7 @@ from hpcsft.monitor.failure.signs import FAILED_NODE, HUNG, SHELL, SRUN, is_exce
 LONGEST_QUOTE = 160
 """Characters of a message in a title."""
 
-RETRIES = re.compile(r"\(\d+ times?; (?:cluster\.retries\.(?P<name>\w+) is (?P<limit>\d+)|(?P<why>[^)]+))\)$")
+RETRIES = re.compile(r"\(\d+ (?:time|node)s?; (?:cluster\.retries\.(?P<name>\w+) is (?P<limit>\d+)|(?P<why>[^)]+))\)$")
 STUCK = re.compile(r"(\d+ attempts in a row) ended before anything new was saved")
 WANTED = re.compile(r"[Tt]ried to allocate ([\d.]+ [KMGT]?i?B)")
 COMMAND = re.compile(r"\bpython (?:launch|jobs)/\w+\.py ")

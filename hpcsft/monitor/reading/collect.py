@@ -20,6 +20,7 @@ from hpcsft.monitor.reading.snapshot import Snapshot
 from hpcsft.monitor.reading.training import read_training
 from hpcsft.monitor.state.facts import Details, Facts, Log, Task
 from hpcsft.monitor.state.task import is_news
+from hpcsft.owner import Owner, why_unseen
 from hpcsft.plan import Plan
 from hpcsft.records import BY_HAND, StageStatus, Submission, SubmittedStage, read_json, read_jsonl
 from hpcsft.rundir import RunDir
@@ -59,6 +60,9 @@ class Reader:
             raise RunNotFoundError(f"{run.path}: no run here any more", "was it moved or removed?")
         submission = self.files.read(run.submission, _submission)
         in_slurm = submission is not None and submission.cluster == "slurm"
+        owner = Owner.of(submission) if submission and in_slurm else Owner(None, None)
+        unseen = why_unseen(owner, snapshot.here)
+        asked = in_slurm and snapshot.known and not unseen
         submitted = submission.latest() if submission else {}
         driver_alive = _driver_alive(run, submission)
         statuses = self._statuses()
@@ -71,14 +75,16 @@ class Reader:
             in_slurm=in_slurm,
             submitted=submitted,
             statuses=statuses,
-            queue=snapshot.entries(job.job_id for job in submitted.values()) if in_slurm and snapshot.known else None,
+            queue=snapshot.entries(job.job_id for job in submitted.values()) if asked else None,
             driver_alive=driver_alive,
             cancelled=run.cancelled.exists(),
             hands_off=hands,
             train=read_training(run, self.files, detailed, _began(statuses)),
             launcher_logs=launcher_logs(run) if detailed else {},
-            as_of=snapshot.time if in_slurm and snapshot.known else None,
-            problem=snapshot.problem if in_slurm else None,
+            as_of=snapshot.time if asked else None,
+            problem=snapshot.problem if in_slurm and not unseen else None,
+            unseen=unseen,
+            owner=owner,
             now=now,
             details=self._details(plan, submitted, statuses) if detailed else None,
         )

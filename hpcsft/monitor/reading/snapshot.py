@@ -1,4 +1,5 @@
-"""What Slurm says of all jobs of this user: asked for with one squeue, by one of all monitors on this host.
+"""What Slurm says of all jobs of this user, and of others whose runs are looked at: one squeue, asked for by one of all
+monitors on this host.
 
 RUNS_DIR/.cache/queue/HOST-UID-HASH.json   the last answer; a monitor that finds one young enough does not ask
 
@@ -15,9 +16,11 @@ import os
 import re
 import socket
 import time
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any
 
 from hpcsft.errors import ClusterError
+from hpcsft.owner import Owner, ThisCluster, this_cluster, this_user, why_unseen
 from hpcsft.records import Record, read_json, write_json
 from hpcsft.rundir import RunDir
 from hpcsft.slurm_queue import NO_ACCOUNTS, QueueEntry, parse_past, parse_queue, read_past, read_queue
@@ -42,6 +45,8 @@ class Answer(Record):
     """Why there is nothing newer than `time`."""
     asked: float = 0.0
     """When squeue was asked last, whether it answered or not."""
+    here: tuple[str, str | None, bool] | None = None
+    """The fields of ThisCluster; None where nobody needed to know."""
 
 
 class Snapshot:
@@ -53,6 +58,8 @@ class Snapshot:
         self.problem = answer.problem
         self.known = answer.time > 0
         """Has Slurm ever answered?"""
+        self.here = ThisCluster(*answer.here) if answer.here else None
+        """The cluster that answers here; None if that is not known."""
         self._by_job: dict[str, list[QueueEntry]] = {}
         for entry in parse_queue(answer.queue):
             self._by_job.setdefault(entry.job_id, []).append(entry)
@@ -81,10 +88,12 @@ NOTHING = Snapshot(Answer())
 
 
 class SharedQueue:
-    """Slurm's answers for the monitors of `runs`."""
+    """Slurm's answers for the monitors of `runs`, which are those of `owners`."""
 
-    def __init__(self, runs: Sequence[RunDir]):
-        cluster = "\n".join(os.environ.get(name, "") for name in ("SLURM_CONF", "SLURM_CLUSTERS"))
+    def __init__(self, runs: Sequence[RunDir], owners: Collection[Owner] = ()):
+        self.owners = owners
+        others = sorted({owner.user for owner in owners if owner.user} - {this_user()})
+        cluster = "\n".join([*(os.environ.get(name, "") for name in ("SLURM_CONF", "SLURM_CLUSTERS")), *others])
         name = f"{socket.gethostname()}-{os.getuid()}-{hashlib.sha256(cluster.encode()).hexdigest()[:8]}.json"
         self.files = list(dict.fromkeys(run.queue_cache / name for run in runs))
         self.answer = Answer()
@@ -101,7 +110,8 @@ class SharedQueue:
                 found = Answer.model_validate(read_json(file))
                 if found.asked > self.answer.asked:
                     self._take(found)
-        if abs(time.time() - self.answer.asked) >= max_age_s:  # a clock that was set back makes nothing younger
+        old = abs(time.time() - self.answer.asked) >= max_age_s  # a clock that was set back makes nothing younger
+        if old or (self._lost() and not self.answer.problem):
             self._ask_queue()
             self._ask_past(open_jobs)
             self._share()
@@ -113,13 +123,26 @@ class SharedQueue:
         self.answer, self.snapshot = answer, Snapshot(answer)
 
     def _ask_queue(self) -> None:
-        asked = {"asked": time.time()}
+        asked: dict[str, Any] = {"asked": time.time()}
         try:
-            told = {"queue": read_queue(), "time": asked["asked"], "problem": None}
+            if self._lost():
+                asked["here"] = this_cluster()
+            told = {"queue": read_queue(self._users(asked)), "time": asked["asked"], "problem": None}
             self._take(self.answer.model_copy(update=asked | told))
         except (ClusterError, ValueError) as error:
             problem = error.message if isinstance(error, ClusterError) else "squeue prints what is not understood"
             self._take(self.answer.model_copy(update={**asked, "problem": problem}))
+
+    def _lost(self) -> bool:
+        """Is it not known which cluster this is, while that decides whose jobs the answer is about?"""
+        return self.answer.here is None and any(owner.cluster_name for owner in self.owners)
+
+    def _users(self, asked: Mapping[str, Any]) -> list[str]:
+        """Whose jobs squeue is asked for: this user's, and those of others that it would show; [] for --me alone."""
+        told = asked.get("here", self.answer.here)
+        here = ThisCluster(*told) if told else None
+        others = {owner.user for owner in self.owners if owner.user and here and not why_unseen(owner, here)}
+        return sorted(others | {this_user()}) if others - {this_user()} else []
 
     def _ask_past(self, open_jobs: Collection[str]) -> bool:
         """Ask how those jobs ended that squeue has forgotten. Was anything asked?"""

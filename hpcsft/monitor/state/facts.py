@@ -73,6 +73,10 @@ class Facts(Record):
     """When Slurm said what stands in `queue`, in seconds since the epoch; None where it is not asked."""
     problem: str | None = None
     """Why there is nothing newer."""
+    unseen: str | None = None
+    """Why Slurm here can tell nothing of this run: another cluster's, or somebody else's on one that hides them."""
+    owner: tuple[str | None, str | None] = (None, None)
+    """The cluster's name, and who has submitted."""
     now: float = 0.0
     """When the files were read, in seconds since the epoch."""
     details: Details | None = None

@@ -25,6 +25,18 @@ class Attempt(Record):
     """Where it stopped, or what it had saved at last."""
     lost_steps: int | None = None
     """Steps of the attempt before that it did again."""
+    unfit: list[str] = []
+    """The nodes that it found unfit for use."""
+    excluded: bool = False
+    """Does the next attempt run without them?"""
+
+    @property
+    def end_text(self) -> str:
+        """Why it ended, in words; empty if it has not."""
+        text = CAUSES[self.cause].text if self.cause in CAUSES else self.cause or ""
+        if not self.unfit:
+            return text
+        return f"{text}: {', '.join(self.unfit)}" + (" (excluded from the next)" if self.excluded else "")
 
 
 def attempts(rows: Sequence[Mapping[str, Any]]) -> list[Attempt]:
@@ -41,6 +53,9 @@ def attempts(rows: Sequence[Mapping[str, Any]]) -> list[Attempt]:
             found[key].setdefault("cause", row["cause"])
         elif row["event"] in ("end", "done"):  # the judgement of all that was said
             found[key]["cause"] = row.get("cause", "done")
+            found[key]["unfit"] = row.get("unfit", [])
+        elif row["event"] == "excluded":
+            found[key]["excluded"] = "refused" not in row
         elif row["event"] == "resumed":
             found[key]["lost_steps"] = row["lost_steps"]
         if row["event"] in ("stopped", "saved"):

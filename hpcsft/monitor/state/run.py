@@ -48,6 +48,8 @@ class RunState(Record):
     """When Slurm said what it holds, in seconds since the epoch; None without Slurm, or before it has answered."""
     problem: str | None = None
     """Why there is nothing newer."""
+    unseen: str | None = None
+    """Why Slurm is not asked about it here: what is told comes from the run directory alone."""
     now: float = 0.0
     """When the run directory was read, in seconds since the epoch."""
     ranks: list[RankTrouble] = []
@@ -112,6 +114,7 @@ def run_state(facts: Facts) -> RunState:
         train=facts.train,
         as_of=facts.as_of,
         problem=facts.problem,
+        unseen=facts.unseen,
         now=facts.now,
         ranks=_ranks(facts, stages),
         standings=[standing(judged) for judged in facts.details.judged] if facts.details else [],

@@ -19,6 +19,9 @@ SAME_MOMENT_S = 5.0
 LAST_WORD_S = 20.0
 """So long after its end a job may still be about to tell why."""
 
+LAUNCH_FAILED = "JobLaunchFailure"
+"""Slurm's word for a node that could not even open the job's output."""
+
 
 def task_state(
     facts: Facts,
@@ -71,7 +74,8 @@ def task_state(
     if spoke:
         return "failed", _ended_silently(entry)
     if entry and entry.state not in ("CANCELLED", "COMPLETED"):
-        return "failed", f"the job ended as {entry.state} before it could say anything"
+        where = ": is the run directory's filesystem mounted on its node?" if entry.reason == LAUNCH_FAILED else ""
+        return "failed", f"the job ended as {entry.state} before it could say anything{where}"
     if blocked or entry:
         return "cancelled", None
     return "failed", "the job is gone and never started"

@@ -43,6 +43,8 @@ def events(before: RunState | None, after: RunState) -> list[Event]:
         found.append(_event(after, "run", f"run: {run_state_text(after)}: {after.lost}", message=after.lost))
     elif before is None or before.state != after.state:
         found.append(_event(after, "run", f"run: {run_state_text(after)}", state=after.state))
+    if after.unseen and not after.finished and (before is None or before.unseen != after.unseen):
+        found.append(_event(after, "run", f"slurm: is not asked: {after.unseen}", message=after.unseen))
     problem = before.problem if before else None
     if after.problem != problem:
         found.append(_event(after, "slurm", f"slurm: {after.problem or 'answers again'}", message=after.problem))

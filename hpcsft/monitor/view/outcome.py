@@ -43,6 +43,8 @@ def silence(state: RunState) -> Text | None:
     """Why what is shown is older than it should be: Slurm does not answer, or the run directory cannot be read."""
     if state.lost:
         return Text(f"cannot be read now: {state.lost}", style="yellow")
+    if state.unseen and not state.finished:
+        return Text(f"{state.unseen}: Slurm is not asked, what is shown comes from the run directory", style="yellow")
     if not state.problem:
         return None
     since = f"as of {answered(state)}" if state.as_of else "what is shown comes from the run directory"

@@ -8,7 +8,6 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from hpcsft.attempt.causes import CAUSES
 from hpcsft.monitor.state.history import Attempt
 from hpcsft.monitor.state.run import RunState
 from hpcsft.monitor.state.stage import StageState
@@ -60,15 +59,9 @@ def attempts_table(stage: StageState, num_rows: int, now: float) -> Table:
     table.add_column("", no_wrap=True, overflow="ellipsis")
     for attempt in stage.attempts[-num_rows:]:
         began = datetime.fromisoformat(attempt.started).timestamp()
-        cells = [f"{attempt.job_id}_{attempt.restart}", near_time(began, now), attempt.host, _end(attempt)]
+        cells = [f"{attempt.job_id}_{attempt.restart}", near_time(began, now), attempt.host, attempt.end_text]
         table.add_row(*map(Text, [*cells, _kept(attempt)]))
     return table
-
-
-def _end(attempt: Attempt) -> str:
-    if attempt.cause is None:
-        return ""
-    return CAUSES[attempt.cause].text if attempt.cause in CAUSES else attempt.cause
 
 
 def _kept(attempt: Attempt) -> str:

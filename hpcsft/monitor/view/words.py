@@ -105,7 +105,7 @@ def _wait(stage: StageState, now: float) -> Iterator[str]:
     """Why it waits, since what, and how long perhaps."""
     if stage.attempts and stage.attempts[-1].cause in CAUSES:
         last = stage.attempts[-1]
-        yield CAUSES[last.cause].text + (f", step {last.step:,} is kept" if last.step is not None else "")
+        yield last.end_text + (f", step {last.step:,} is kept" if last.step is not None else "")
     if stage.message and not stage.message.endswith("(Dependency)"):
         yield stage.message
     start = local_moment(stage.expected_start) if stage.expected_start else None

@@ -8,8 +8,8 @@ import json
 
 import pytest
 
-from hpcsft.errors import Waiting
-from hpcsft.evaluate.judges import make_judge
+from hpcsft.errors import InputError, Waiting
+from hpcsft.evaluate.judges import check_judge_files, make_judge
 from hpcsft.evaluate.judges.question import QUESTION, Question
 from hpcsft.evaluate.verdicts import Usage
 from hpcsft.spec.evaluate import JudgeSpec
@@ -67,6 +67,32 @@ def test_without_a_key_nobody_is_asked(endpoint):
     assert "export MY_KEY=..." in caught.value.hint and "python jobs/judge.py RUN_DIR" in caught.value.hint
     with pytest.raises(Waiting, match="OPENAI_API_KEY"):
         make_judge(JudgeSpec())
+
+
+def test_the_key_may_be_in_a_file_that_nobody_else_can_read(endpoint, tmp_path):
+    file = tmp_path / "judge.key"
+    file.write_text("sk-from-a-file\n")
+    file.chmod(0o600)
+    assert preferred([PAIR], base_url=endpoint.base_url, api_key_file=str(file)) == [1.0]
+    assert endpoint.requests[0]["key"] == "Bearer sk-from-a-file"
+    check_judge_files(JudgeSpec(api_key_file=str(file)))
+    file.chmod(0o644)
+    with pytest.raises(Waiting, match=r"api_key_file: .*judge\.key has mode 0644: others have access to it") as caught:
+        make_judge(JudgeSpec(api_key_file=str(file)))
+    assert f"chmod 600 {file}" in caught.value.hint
+    with pytest.raises(InputError, match=r"evaluate\.judge\.api_key_file: .* has mode 0644") as refused:
+        check_judge_files(JudgeSpec(api_key_file=str(file)))
+    assert refused.value.hint == f"chmod 600 {file}"
+
+
+def test_an_endpoint_that_repeats_the_key_does_not_spread_it(endpoint, monkeypatch):
+    """Some put the request's headers into their errors, and a careless server into its replies."""
+    monkeypatch.setenv("OPENAI_API_KEY", "canary-0123456789")
+    replied = (200, reply("Output (a) for canary-0123456789"))
+    for answer in (replied, (400, {"error": {"message": "no canary-0123456789"}})):
+        endpoint.answer = lambda request, answer=answer: answer
+        (verdict,) = judged([PAIR], base_url=endpoint.base_url)
+        assert "canary" not in verdict.raw and "[secret]" in verdict.raw
 
 
 @pytest.mark.parametrize("text", ["I cannot compare these.", "", None])

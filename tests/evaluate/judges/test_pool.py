@@ -164,6 +164,16 @@ def test_who_bars_the_first_question_bars_all(endpoint, monkeypatch, status, key
     assert ("export OPENAI_API_KEY=..." in error.hint) == (status != 404)
 
 
+def test_a_key_from_a_file_that_is_refused_is_told_by_its_file(endpoint, tmp_path):
+    file = tmp_path / "judge.key"
+    file.write_text("sk-from-a-file")
+    file.chmod(0o600)
+    endpoint.answer = lambda request: (401, {"error": {"message": "no sk-from-a-file"}})
+    _, error = until_trouble(endpoint, PAIRS, api_key_file=str(file))
+    assert f"it refuses the key in {file}: " in error.message and f"chmod 600 {file}" in error.hint
+    assert "sk-from" not in error.message
+
+
 def test_what_is_under_way_at_the_end_is_kept(endpoint):
     """It has been paid for."""
     together = threading.Barrier(4)

@@ -14,7 +14,7 @@ from tests.monitor.failure.excerpts import CUDA_OOM, EXCERPTS, FRAMES, GLOO, Exc
 
 RUN = "/runs/tiny-0123abcd"
 RETRIES = dict.fromkeys(
-    ("preemption", "timeout", "node_failure", "rank_failure", "out_of_memory", "hang", "no_progress"), 10
+    ("preemption", "timeout", "node_failure", "bad_node", "rank_failure", "out_of_memory", "hang", "no_progress"), 10
 )
 
 
@@ -154,6 +154,20 @@ def test_a_node_is_shut_out_by_the_name_that_slurm_has_for_it() -> None:
     found = name(START, READY, broken, ended("node_failure"), status=said("failed"))
     assert found.title.startswith("a GPU is not fit for use, rank 3 on n2.cluster.org, in step 118: CUDA error")
     assert "cluster.sbatch.exclude=n2 " in found.next
+
+
+def test_a_node_that_the_check_found_unfit_is_named_and_not_the_one_that_told_it() -> None:
+    told = "n7: /local takes no temporary files: No space left on device"
+    unfit = row("unfit", nodes={"n7": "/local takes no temporary files: No space left on device"})
+    end = {**ended("bad_node"), "unfit": ["n7"]}
+    message = f"a node is not fit for use: {told} (4 times; cluster.retries.bad_node is 3)"
+    rows = [START, unfit, failed("bad_node", told, rank=0), end]
+    found = name(*rows, status=said("failed", message), text=f"error: {told}")
+    assert (found.kind, found.host, found.rank) == ("node", "n7", None)
+    assert found.title == f"the node is not fit for use, before the first step: {told}; 3 of 3 retries are used"
+    assert "--set cluster.sbatch.exclude=n7" in found.next
+    several = name(*rows, status=said("failed", message.replace("4 times", "5 nodes")), text=f"error: {told}")
+    assert several.title == found.title
 
 
 def test_a_message_is_quoted_without_what_the_title_says_anyway() -> None:

@@ -52,6 +52,16 @@ def test_a_job_that_ended_before_it_started_is_no_attempt():
     assert attempts([row("end", cause="node_failure")]) == []
 
 
+def test_an_attempt_on_a_bad_node_names_it_and_whether_the_next_does_without():
+    story = [row("start"), row("end", cause="bad_node", unfit=["n7", "n9"])]
+    assert attempts(story)[0].end_text == "a node is not fit for use: n7, n9"
+    story.append(row("excluded", nodes=["n4", "n7", "n9"]))
+    assert attempts(story)[0].end_text == "a node is not fit for use: n7, n9 (excluded from the next)"
+    story[-1]["refused"] = "Access denied"
+    assert attempts(story)[0].end_text == "a node is not fit for use: n7, n9"
+    assert [attempt.end_text for attempt in attempts(STORY)] == ["lost without notice", "preempted", "done"]
+
+
 def test_restarts_in_words():
     assert restarts_text(attempts(STORY[:3])) is None
     assert restarts_text(attempts(STORY)) == "began again twice (lost without notice, preempted)"

@@ -131,6 +131,11 @@ SLURM = {
         "failed",
         "the job ended as FAILED before it could say anything",
     ),
+    "a node without the filesystem": (
+        [queued("train", "FAILED", reason="JobLaunchFailure")],
+        "failed",
+        "the job ended as FAILED before it could say anything: is the run directory's filesystem mounted on its node?",
+    ),
     "node failed before the start": (
         [queued("train", "BOOT_FAIL")],
         "failed",

@@ -87,6 +87,15 @@ def test_a_silence_of_slurm_and_its_end_are_told_once():
     assert lines(after, after) == [] and lines(after, before) == ["slurm: answers again"]
 
 
+def test_a_run_of_another_cluster_is_told_once():
+    before = running(3)
+    after = before.model_copy(update={"unseen": "submitted on cluster a; this is b"})
+    assert lines(before, after) == ["slurm: is not asked: submitted on cluster a; this is b"]
+    assert lines(after, after) == []
+    over = FAILED.model_copy(update={"unseen": "submitted on cluster a; this is b"})
+    assert not [line for line in lines(None, over) if line.startswith("slurm")], "nothing is missing any more"
+
+
 def test_events_are_the_same_for_programs():
     for event in events(None, FAILED):
         row = json.loads(event.model_dump_json(exclude_none=True))
