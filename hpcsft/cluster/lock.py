@@ -49,8 +49,10 @@ class SubmissionLock:
         pid = os.getpid()
         host = socket.gethostname()
         self.holder = Holder(host=host, pid=pid, began=_began(pid), time=now(), token=secrets.token_hex(8))
+        self.made_folders: list[Path] = []
 
     def __enter__(self) -> SubmissionLock:
+        self.made_folders = [folder for folder in self.file.parents if not folder.exists()]
         self.file.parent.mkdir(parents=True, exist_ok=True)
         for _ in range(3):
             if self._made():
@@ -64,6 +66,8 @@ class SubmissionLock:
         with contextlib.suppress(OSError):
             if self.read() in (self.holder, None):
                 self.file.unlink(missing_ok=True)
+                for folder in self.made_folders:  # a refused submission leaves nothing behind
+                    folder.rmdir()
 
     def renew(self) -> None:
         """Say that the holder lives. SubmissionError if somebody took it for dead and the lock away."""

@@ -13,7 +13,6 @@ from hpcsft.preflight.finding import Finding
 from hpcsft.preflight.run import LEVELS, preflight, raise_errors
 from hpcsft.rundir import RunDir
 from hpcsft.spec import ExperimentSpec
-from hpcsft.storage import storage_errors
 
 
 class Request(NamedTuple):
@@ -59,7 +58,8 @@ class Request(NamedTuple):
         return [Finding(level="warning", where="", message=text) for text in texts]
 
     def _all_submitted(self) -> bool:
-        run = RunDir(self.spec.run_path)
-        with storage_errors(f"{run.path} cannot be read"):
-            submission = run.read_submission()
+        try:
+            submission = RunDir(self.spec.run_path).read_submission()
+        except OSError:  # the preflight says why
+            return False
         return submission is not None and all(stage in submission.latest() for stage in self.stages)

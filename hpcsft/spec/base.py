@@ -54,6 +54,10 @@ _safe_expression = _matching(
 )
 
 
+def _safe_value(value: bool | int | str) -> bool | int | str:
+    return _safe_expression(value) if isinstance(value, str) else value
+
+
 def _number_as_text(value: object) -> object:
     """Users write `"time": 90` and `"account": 1234`, and `--set` reads numbers."""
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
@@ -67,6 +71,9 @@ SlurmWord = Annotated[str, BeforeValidator(_number_as_text), AfterValidator(_saf
 
 SlurmExpression = Annotated[str, BeforeValidator(_number_as_text), AfterValidator(_safe_expression)]
 """A value of an sbatch option that may combine names, such as `a100&ib` or `n[1-3]`; quoted in batch scripts."""
+
+SbatchValue = Annotated[bool | int | str, AfterValidator(_safe_value)]
+"""What `cluster.sbatch` may give to an option; true is an option without a value, false leaves it out."""
 
 ScriptPath = Annotated[str, AfterValidator(safe_path)]
 """A path that is written into batch scripts."""

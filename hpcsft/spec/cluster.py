@@ -6,7 +6,16 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_validator
 
-from hpcsft.spec.base import ScriptPath, Section, ShellLine, SlurmExpression, SlurmWord, TimeLimit, Variables
+from hpcsft.spec.base import (
+    SbatchValue,
+    ScriptPath,
+    Section,
+    ShellLine,
+    SlurmExpression,
+    SlurmWord,
+    TimeLimit,
+    Variables,
+)
 from hpcsft.spec.environment import ContainerSpec, ModuleName, NetworkSpec
 from hpcsft.spec.sbatch_options import why_not
 
@@ -137,7 +146,7 @@ class ClusterSpec(Resources):
     retries: RetriesSpec = RetriesSpec()
     """How often a stage is tried again after a preemption, a time limit, a failure."""
 
-    sbatch: dict[Annotated[str, Field(pattern=r"^[a-z][a-z-]*$")], bool | int | SlurmExpression] = {}
+    sbatch: dict[Annotated[str, Field(pattern=r"^[a-z][a-z-]*$")], SbatchValue] = {}
     """Further sbatch options by their long names, such as {"exclude": "n7", "exclusive": true}."""
 
     preprocess: PreprocessResources = PreprocessResources()
@@ -158,10 +167,10 @@ class ClusterSpec(Resources):
     report: Resources = Resources()
     """Resources of the report."""
 
-    @field_validator("sbatch")
+    @field_validator("sbatch", mode="before")
     @classmethod
-    def _harmless_options(cls, value: dict[str, Any]) -> dict[str, Any]:
-        for option in value:
+    def _harmless_options(cls, value: Any) -> Any:
+        for option in value if isinstance(value, dict) else ():
             if reason := why_not(option):
                 raise ValueError(reason)
         return value

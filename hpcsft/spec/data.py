@@ -6,6 +6,8 @@ from typing import Annotated, Literal, get_args
 
 from pydantic import AfterValidator, Field, PositiveInt, model_validator
 
+from hpcsft.errors import InputError
+from hpcsft.hub.names import DataName, is_hub_name
 from hpcsft.spec.base import Path, Section
 
 TemplateName = Literal["user_assistant", "tokenizer", "chatml"]
@@ -20,6 +22,19 @@ def _jinja_file(value: str) -> str:
     if not value.endswith(JINJA_ENDINGS):
         raise ValueError(f"a Jinja file ending in {', '.join(JINJA_ENDINGS)}")
     return value
+
+
+def _hub_name_or_path(value: str) -> str:
+    if is_hub_name(value):
+        try:
+            DataName.parse(value)
+        except InputError as error:
+            raise ValueError(f"a data set on the hub is {error.hint}") from None
+    return value
+
+
+Source = Annotated[Path, AfterValidator(_hub_name_or_path)]
+"""Where conversations are."""
 
 
 class FilterSpec(Section):
@@ -49,12 +64,12 @@ class FilterSpec(Section):
 class DataSpec(Section):
     """Multi-turn conversations and how they become supervised tokens."""
 
-    train: Annotated[list[Path], Field(min_length=1)]
+    train: Annotated[list[Source], Field(min_length=1)]
     """Where the training conversations are: files or globs (.jsonl, .json with an array, both also .gz and .zst,
     .parquet), folders of such files, folders written by datasets' save_to_disk, or data sets of the Hugging Face hub
     as hub:OWNER/NAME[/CONFIG][@REVISION][:SPLIT]."""
 
-    validation: Annotated[float, Field(ge=0, lt=1)] | Annotated[list[Path], Field(min_length=1)] = 0.01
+    validation: Annotated[float, Field(ge=0, lt=1)] | Annotated[list[Source], Field(min_length=1)] = 0.01
     """Share of the training conversations held out for the validation loss (0 for none), or files of their own.
     Equal conversations are never on both sides."""
 

@@ -74,7 +74,7 @@ def why_not(option: str) -> str | None:
     """
     if option.startswith("container-"):
         return f"--{option} would put the batch script, which asks Slurm, into a container; use cluster.container"
-    for name in (option, *(known for known in _ALL if known.startswith(option))):
+    for name in (option, *(known for known in _ALL if option and known.startswith(option))):
         if name in SBATCH_OWNED:
             return f"--{name} has a field of its own: cluster.{SBATCH_OWNED[name]}"
         if name in SBATCH_DERIVED:

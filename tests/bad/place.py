@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 import socket
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,6 +17,8 @@ from tests.launch.command import launch
 
 VARYING = {
     r"/\S*/pytest-[^/\s]*/pytest-\d+/": "TMP/",
+    re.escape(sys.prefix): "VENV",
+    r"torch \d\S*": "torch VERSION",
     r"tiny-[0-9a-f]{8}": "tiny-HASH",
     rf"\b{re.escape(socket.gethostname())}\b": "HOST",
     r"\b(pid|process) \d+": r"\1 N",

@@ -146,7 +146,7 @@ def test_a_refused_stage_takes_the_earlier_ones_back_and_leaves_nothing(
     spec_values["cluster"] = {"kind": "slurm", "partition": "low", "time": 10, "train": {"tasks_per_node": 2}}
     spec_values["cluster"]["judge"] = {"partition": "nowhere"}
     spec = parse_spec(spec_values)
-    with pytest.raises(SubmissionError, match="Slurm refused the stage judge: .*invalid partition") as caught:
+    with pytest.raises(SubmissionError, match=r"Slurm refused the stage judge: .*invalid partition") as caught:
         submit_experiment(spec, make_plan(spec), None, ["pytest"])
     assert "preprocess, train, generate had been submitted, and are cancelled again" in caught.value.message
     assert not list((tmp_path / "runs").glob("*"))

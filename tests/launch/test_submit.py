@@ -355,6 +355,10 @@ def in_a_shell(scripts: dict[str, str], body: str, *then: str) -> tuple[str, str
     """What a script prints that goes up to srun, and what then stands in place of it."""
     code = Path(scripts["run_dir"], "code")
     code.mkdir(parents=True)
+    for stage in STAGES:  # the pickled tasks, which are laid down before sbatch
+        folder = code.with_name("submitit") / stage
+        folder.mkdir(parents=True)
+        (folder / "0.pkl").touch()
     lines = [body.replace("module load cuda/12", "true"), *then]
     done = subprocess.run(["bash", "-c", "\n".join(lines)], capture_output=True, text=True, cwd=code, env=environment())
     return done.stdout, done.stderr

@@ -19,7 +19,7 @@ def interpreter_findings(spec: ExperimentSpec, kind: str) -> Iterator[Finding]:
             if not os.access(python, os.X_OK):
                 state = "cannot be executed" if os.path.exists(python) else "is not there"
                 hint = f"the folder of the environment is wanted, with bin/python in it; given {prefix}"
-                yield Finding(level="error", where=f"cluster.{field}", message=f"{python} {state}", hint=hint)
+                yield _missing(f"cluster.{field}", f"{python} {state}", hint)
     if container := spec.cluster.container:
         yield from _container(container, kind)
 
@@ -33,13 +33,16 @@ def _container(container: ContainerSpec, kind: str) -> Iterator[Finding]:
     if container.image_is_file and not os.access(container.image, os.R_OK):
         state = "cannot be read" if os.path.exists(container.image) else "is not there"
         hint = "a file that the runtime's pull or build has made, on a filesystem that all nodes share"
-        yield Finding(level="error", where="cluster.container.image", message=f"{container.image} {state}", hint=hint)
+        yield _missing("cluster.container.image", f"{container.image} {state}", hint)
     for mount in container.mounts:
         if not os.path.exists(source := mount.partition(":")[0]):
-            message = f"{source} is not there, at least on this node"
-            hint = "leave it out, or go on with --force if compute nodes have it"
-            yield Finding(level="error", where="cluster.container.mounts", message=message, hint=hint, forcible=True)
+            yield _missing("cluster.container.mounts", f"{source} is not there", "leave it out, or make it")
     if container.runtime != "pyxis" and not shutil.which(container.runtime):
         message = f"there is no {container.runtime} on this node; compute nodes may have it, or a module bring it"
         hint = "if it comes with a module, name that in cluster.modules"
         yield Finding(level="note", where="cluster.container.runtime", message=message, hint=hint)
+
+
+def _missing(where: str, what: str, hint: str) -> Finding:
+    """Compute nodes may have what this node has not: so the user may overrule it."""
+    return Finding(level="error", where=where, message=f"{what}, at least on this node", hint=hint, forcible=True)

@@ -55,24 +55,19 @@ def environment_findings(
     python, packages = requirements()
     if environment.python and not SpecifierSet(python).contains(environment.python, prereleases=True):
         message = f"{environment.prefix}: Python {environment.python}, and hpcsft needs {python}"
-        yield Finding(level="error", where=where, message=message, hint="make the environment with a newer Python")
-    more = brings_more(spec)
-    yield from package_findings(where, environment, packages[""], more)
+        yield Finding(level="error", where=where, message=message, hint="make it with a newer Python", forcible=True)
+    yield from package_findings(where, environment, packages[""])
     for extra, (_, field) in extras_of(spec, stages).items():
-        yield from package_findings(field, environment, packages.get(extra, []), more)
+        yield from package_findings(field, environment, packages.get(extra, []))
     yield from _gpu_build(spec, plan, stages, where, environment)
     yield from _attention(spec, plan, stages, environment)
 
 
-def brings_more(spec: ExperimentSpec) -> bool:
-    """May the job find other packages than those that are seen here, by its setup, modules or PYTHONPATH?"""
-    return bool(spec.cluster.setup or spec.cluster.modules or "PYTHONPATH" in spec.cluster.env)
+def package_findings(where: str, environment: Environment, wanted: Collection[Requirement]) -> Iterator[Finding]:
+    """Packages that are missing, which is the end of every job, or out of the range that hpcsft was tried with.
 
-
-def package_findings(
-    where: str, environment: Environment, wanted: Collection[Requirement], forcible: bool
-) -> Iterator[Finding]:
-    """Packages that are missing, which is the end of every job, or out of the range that hpcsft was tried with."""
+    The job may find others: by its setup, its modules, its PYTHONPATH. So the user may overrule it.
+    """
     missing: list[Requirement] = []
     others: list[Requirement] = []
     for requirement in wanted:
@@ -85,9 +80,7 @@ def package_findings(
     if missing:
         names = ", ".join(requirement.name for requirement in missing)
         message = f"not installed in {environment.prefix}: {names}"
-        yield Finding(
-            level="error", where=where, message=message, hint=command([*install, *missing]), forcible=forcible
-        )
+        yield Finding(level="error", where=where, message=message, hint=command([*install, *missing]), forcible=True)
     if others:
         names = ", ".join(f"{r.name} {environment.versions[canonicalize_name(r.name)]}" for r in others)
         message = f"versions in {environment.prefix} that hpcsft was not made for: {names}"
@@ -104,7 +97,7 @@ def _gpu_build(
         torch = environment.versions.get("torch", "")
         message = f"torch {torch} in {environment.prefix} is built for CPUs, and GPUs are asked for ({asked})"
         hint = "install a build for CUDA (pytorch.org tells how), or name an environment that has one in cluster.venv"
-        yield Finding(level="error", where=where, message=message, hint=hint, forcible=brings_more(spec))
+        yield Finding(level="error", where=where, message=message, hint=hint, forcible=True)
 
 
 def _attention(
@@ -118,8 +111,7 @@ def _attention(
     elif "flash-attn" not in environment.versions:
         message = f"flash_attention_2 is asked for, and flash-attn is not installed in {environment.prefix}"
         hint = 'install flash-attn there, or use "auto", which does without it'
-        forcible = brings_more(spec)
-        yield Finding(level="error", where="model.attention", message=message, hint=hint, forcible=forcible)
+        yield Finding(level="error", where="model.attention", message=message, hint=hint, forcible=True)
 
 
 def versions_text(shown: Mapping[str, str | None]) -> str:

@@ -168,7 +168,7 @@ def count_findings(plan: Plan, stages: Collection[str], site: Site) -> Iterator[
             counted = " + ".join(f"{number} {name}" for name, number in jobs[of].items())
             message = f"this submits {total} jobs ({counted}), and {of} allows {value} in the queue"
             hint = "lower evaluate.shards and cluster.preprocess.tasks, or submit some stages at a time with --stages"
-            yield Finding(level="error", where="cluster", message=message, hint=hint)
+            yield Finding(level="error", where="cluster", message=message, hint=hint, forcible=True)
 
 
 def _submitted_limits(stage: StagePlan, site: Site) -> Iterator[tuple[str, int]]:
