@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 from collections.abc import Iterator, Mapping
 
 from hpcsft.secrets import holds_credentials, looks_secret
@@ -37,6 +38,9 @@ PREFIXES = (
 )
 """What the names of further variables that jobs get begin with."""
 
+USED = re.compile(r"\$\{?([A-Za-z_]\w*)", re.ASCII)
+"""A variable in a shell line, such as $SCRATCH or ${WORK}."""
+
 TRACKER = "WANDB_"
 """Of the stage train, if it has this tracker."""
 
@@ -47,17 +51,22 @@ ENDPOINT = {"openai": ("OPENAI_BASE_URL", "OPENAI_ORG_ID", "OPENAI_PROJECT_ID"),
 def job_environment(spec: ExperimentSpec, stage: str, environ: Mapping[str, str]) -> dict[str, str]:
     """What of `environ` the jobs of `stage` get. Pure.
 
-    Nothing that looks like a secret, by its name or as an address with a password, unless `spec` names it for this
-    very stage.
+    Those in the lists above, and those that the lines of `cluster.setup` use. Nothing that looks like a secret, by its
+    name or as an address with a password, unless `spec` names it for this very stage.
     """
     named = set(stage_variables(spec, stage))
+    used = {name for line in spec.cluster.setup for name in USED.findall(line)}
     tracked = stage == "train" and "wandb" in spec.train.trackers
     return {
         name: value
         for name, value in environ.items()
         if name in named
         or (tracked and name.startswith(TRACKER))
-        or ((name in NAMES or name.startswith(PREFIXES)) and not looks_secret(name) and not holds_credentials(value))
+        or (
+            (name in NAMES or name in used or name.startswith(PREFIXES))
+            and not looks_secret(name)
+            and not holds_credentials(value)
+        )
     }
 
 

@@ -93,3 +93,9 @@ def test_the_environment_is_put_back_whatever_happens(monkeypatch):
         os.environ["MADE_INSIDE"] = "3"
         raise KeyError("boom")
     assert dict(os.environ) == before
+
+
+def test_what_a_line_of_setup_uses_is_there():
+    """Sites set $SCRATCH and $WORK at login, which a batch script does not see by itself."""
+    spec = spec_of(cluster={"setup": ["source $MY_OWN/env.sh", "export A=${SSH_AUTH_SOCK}", "echo $HF_TOKEN"]})
+    assert added(spec) == dict.fromkeys(STAGES, {"MY_OWN", "SSH_AUTH_SOCK"})

@@ -36,7 +36,7 @@ def test_it_is_gone_afterwards_and_can_be_had_again(run):
         with SubmissionLock(run) as lock:
             lock.renew()
             assert lock.file.exists()
-        assert not list(run.path.parent.iterdir())
+        assert not run.path.parent.exists(), "nor is the folder that it was made in"
 
 
 def test_the_second_is_told_who_is_at_it(run):
