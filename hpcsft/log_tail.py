@@ -27,6 +27,11 @@ SURROGATES = re.compile(r"[\ud800-\udfff]")
 """Halves of characters: they cannot be printed."""
 
 
+def _at_once(path: str, flags: int) -> int:
+    """For open(): a pipe in another user's run, that nobody writes into, keeps nobody waiting. It is an empty file."""
+    return os.open(path, flags | os.O_NONBLOCK)
+
+
 class Tail:
     """Reads what is appended to a file, each byte once. A file that is not there yet is empty.
 
@@ -46,7 +51,7 @@ class Tail:
         filesystem that is what makes news of other hosts visible.
         """
         try:
-            file = open(self.path, "rb")  # noqa: SIM115 (closed below; a missing file is no error)
+            file = open(self.path, "rb", opener=_at_once)  # noqa: SIM115 (closed below; a missing file is no error)
         except FileNotFoundError:
             return b""
         with file:
@@ -64,7 +69,7 @@ class Tail:
 
 def offset_of_last(path: Path, num_lines: int) -> int:
     """Where the last `num_lines` lines of `path` begin, in bytes. Reads no more of the file than these lines."""
-    with open(path, "rb") as file:
+    with open(path, "rb", opener=_at_once) as file:
         end = start = file.seek(0, os.SEEK_END)
         left = num_lines
         while start and left >= 0:
@@ -85,7 +90,7 @@ def offset_of_last(path: Path, num_lines: int) -> int:
 def last_lines(path: Path, count: int, max_bytes: int = LAST_BYTES) -> list[str]:
     """The last `count` lines of `path` as a terminal would show them, from its last `max_bytes`; none without it."""
     try:
-        with open(path, "rb") as file:
+        with open(path, "rb", opener=_at_once) as file:
             size = file.seek(0, os.SEEK_END)
             file.seek(max(0, size - max_bytes))
             data = file.read(max_bytes)
@@ -102,6 +107,11 @@ def shown_lines(data: bytes) -> list[str]:
     if not lines[-1]:
         lines.pop()
     return [_last_segment(line).expandtabs() for line in lines]
+
+
+def safe_text(text: str) -> str:
+    """`text` with its lines as they are, without escape sequences, control characters and writing directions."""
+    return SURROGATES.sub("\N{REPLACEMENT CHARACTER}", BIDI_MARKS.sub("", UNWANTED.sub("", text))).replace("\r", "")
 
 
 def one_line(text: str) -> str:

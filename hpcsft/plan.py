@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from typing import Annotated
 
 from pydantic import Field
 
@@ -32,7 +33,7 @@ DEFAULT_TIME = {
 class StagePlan(Record):
     """One stage: what it waits for and what it asks of the cluster."""
 
-    name: str
+    name: Annotated[str, Field(pattern=r"^[a-z]+$")]
     depends_on: list[str]
     """Stages that must end well first."""
     tasks: int = Field(description="Size of the job array; 1 is a plain job.")

@@ -10,13 +10,14 @@ from __future__ import annotations
 import errno
 import json
 import os
+import stat
 import time
 from collections.abc import Iterator
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 
 def now() -> str:
@@ -56,9 +57,23 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
+def _at_once(path: str | os.PathLike[str], flags: int = os.O_RDONLY) -> int:
+    """An `opener` for open() that waits for nobody to write into a pipe, which another user's run may hold."""
+    return os.open(path, flags | os.O_NONBLOCK)
+
+
 def read_json(path: Path) -> Any:
-    """The JSON document in `path`; raises FileNotFoundError, OSError or ValueError as the file deserves."""
-    return json.loads(path.read_text(encoding="utf-8"))
+    """The JSON document in `path`; raises FileNotFoundError, OSError or ValueError as the file deserves.
+
+    What is no file, such as a pipe or a device that never ends, deserves a ValueError.
+    """
+    with open(path, encoding="utf-8", opener=_at_once) as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise ValueError(f"{path} is no file")
+        try:
+            return json.loads(file.read())
+        except RecursionError:
+            raise ValueError(f"{path} is nested too deeply") from None
 
 
 def append_jsonl(path: Path, *rows: Any) -> None:
@@ -84,10 +99,12 @@ def append_jsonl(path: Path, *rows: Any) -> None:
 def read_jsonl(path: Path) -> Iterator[Any]:
     """Every whole row of `path`, none if it does not exist; lines that a killed writer tore are skipped."""
     try:
-        file = open(path, "rb")  # noqa: SIM115 (closed below; a missing file is no error)
+        file = open(path, "rb", opener=_at_once)  # noqa: SIM115 (closed below; a missing file is no error)
     except FileNotFoundError:
         return
     with file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            return
         for line in file:
             try:
                 yield json.loads(line)
@@ -109,6 +126,19 @@ class Progress(Record):
     unit: str
 
 
+JobId = Annotated[str, Field(pattern=r"^([A-Za-z0-9][A-Za-z0-9_.+-]*)?$")]
+"""Slurm's id of a job or of a task of an array, or a name like it: it is given to Slurm's clients, and shown."""
+
+
+def _moment(text: str) -> str:
+    if text:
+        datetime.fromisoformat(text)
+    return text
+
+
+Moment = Annotated[str, AfterValidator(_moment)]
+"""A time as `now` writes it; empty where an older version wrote none."""
+
 BY_HAND = "hand-"
 """What the job ids of stages begin with that a person has started; the process id follows."""
 
@@ -122,7 +152,7 @@ class StageStatus(Record):
     """stopped: this attempt has ended, another one will go on. waiting: a person has to give something first."""
     attempt: int
     """1 for the first start of this task, one more at each start after a requeue."""
-    job_id: str
+    job_id: JobId
     restart: int = 0
     """Slurm's own count of requeues of this job."""
     host: str = ""
@@ -131,9 +161,9 @@ class StageStatus(Record):
     log: str | None = None
     """Path of the log that tells more, relative to the run directory."""
     progress: Progress | None = None
-    started: str = ""
-    updated: str = ""
-    after_job: str | None = None
+    started: Moment = ""
+    updated: Moment = ""
+    after_job: JobId | None = None
     """Of a start by hand: the job that had been submitted for the stage by then. Clocks of two hosts may differ."""
 
     @property
@@ -152,9 +182,9 @@ class SubmittedStage(Record):
     """One stage as it was handed to the cluster."""
 
     stage: str
-    job_id: str
+    job_id: JobId
     """Slurm's id of the job (of the whole array, if it is one); `local-PID` of the driver without Slurm."""
-    depends_on: list[str]
+    depends_on: list[JobId]
     """Job ids that must end well first."""
     tasks: int
     """Size of the job array; 1 for a plain job."""

@@ -89,7 +89,16 @@ class RunDir:
         """This run, for whoever writes into it, runs its code or loads its checkpoints: it is the user's alone.
 
         From here on, all files that this process and its children make have no group or world bits. Raises HpcsftError
-        if the directory is a symbolic link or another user's, or if others can write into it.
+        as `refuse_foreign` does.
+        """
+        self.refuse_foreign()
+        os.umask(0o077)
+        return self
+
+    def refuse_foreign(self) -> None:
+        """HpcsftError if the directory is a symbolic link or another user's, or if others can write into it.
+
+        What such a run says, its spec included, may be shown, but nothing that it asks for may be done.
         """
         facts = os.lstat(self.path)
         if stat.S_ISLNK(facts.st_mode):
@@ -103,8 +112,20 @@ class RunDir:
             if folder.exists() and (mode := stat.S_IMODE(folder.stat().st_mode)) & 0o022:
                 hint = f"look whether all in it is yours, then: chmod -R go-w {self.path}"
                 raise HpcsftError(f"{folder} has mode {mode:04o}: others can write into it", hint)
-        os.umask(0o077)
-        return self
+
+    def is_cancelled(self) -> bool:
+        """Is it marked as cancelled? For jobs: opened and not only looked at.
+
+        NFS asks its server when a file is opened; of one that is only looked at it may tell for a minute what was
+        there before a resume.
+        """
+        try:
+            os.close(os.open(self.cancelled, os.O_RDONLY))
+        except FileNotFoundError:
+            return False
+        except OSError:
+            return self.cancelled.exists()
+        return True
 
     def status_file(self, stage: str, index: int, tasks: int) -> Path:
         """status/STAGE.json, or status/STAGE-INDEX.json for a stage of several tasks."""

@@ -22,9 +22,17 @@ MIN_LENGTH = 8
 """Shorter values are no secrets: servers without keys are given EMPTY, none and the like."""
 
 _NAMES = re.compile(
-    r"KEY(?!BOARD|MAP|RING)|TOKEN(?!IZ)|SECRET|PASSW|PASSPHRASE|CREDENTIAL|(?:^|_)PASS(?:_|$)", re.IGNORECASE
+    r"KEY(?!BOARD|MAP|RING)|TOKEN(?!IZ)|SECRET|PASSW|PASSPHRASE|CREDENTIAL|(?:^|_)PASS(?:_|$)|(?:^|_)JWT(?:_|$)",
+    re.IGNORECASE,
 )
-_USER_IN_URL = re.compile(r"(?<=://)[^\s/?#@\"'<>]+@")
+_NO_SECRETS = re.compile(
+    r"(?:NCCL|UCX|FI|PSM[23]|OMPI|I_MPI)_\w*PKEY\w*|(?:\w+_)?(?:MAX|MIN|NUM)_\w*TOKENS?", re.IGNORECASE
+)
+"""Partition keys of InfiniBand, which are numbers of networks, and numbers of tokens."""
+_USER_IN_URL = re.compile(r"(?<=://)[^\s/?#\"'<>]+@")
+_USER_WITHOUT_URL = re.compile(r"[^\s/:@]+:[^\s/@]+@[\w.-]+(?::\d+)?/?")
+"""An address of a proxy as curl takes it too: user:password@host:port."""
+_WRITTEN_OUT = re.compile(r"://[^\s/?#@\"'<>:$]*:[^\s/?#\"'<>$]+@")
 _QUERY_OF_URL = re.compile(
     r"(?i)(?P<name>[?&][\w.-]*(?:key|token|secret|passw(?:or)?d|credential|signature|sig|auth)=)[^&\s\"'#<>]+"
 )
@@ -37,18 +45,25 @@ _SHAPES = re.compile(
 _remembered: set[str] = set()
 
 
+@functools.lru_cache(maxsize=4096)
 def looks_secret(name: str) -> bool:
     """Does a variable of this name hold a secret? TOKENIZERS_PARALLELISM does not.
 
     >>> looks_secret("HF_TOKEN"), looks_secret("TOKENIZERS_PARALLELISM")
     (True, False)
     """
-    return bool(_NAMES.search(name))
+    return bool(_NAMES.search(name)) and not _NO_SECRETS.fullmatch(name)
 
 
 def holds_credentials(address: str) -> bool:
     """Is there a user, a password, or a key in the query of this address?"""
-    return bool(_USER_IN_URL.search(address) or _QUERY_OF_URL.search(address))
+    found = _USER_IN_URL.search(address) or _QUERY_OF_URL.search(address) or _USER_WITHOUT_URL.fullmatch(address)
+    return bool(found)
+
+
+def spells_secret(text: str) -> bool:
+    """Does a password in an address stand in `text` as it is, and not as a variable of a shell, or a well-known key?"""
+    return bool(_WRITTEN_OUT.search(text) or _SHAPES.search(text))
 
 
 def remember_secret(value: str | None) -> None:
@@ -65,13 +80,24 @@ def remember_variables(names: Iterable[str], environ: Mapping[str, str] | None =
 
 
 def scrubbed(text: str) -> str:
-    """`text` with HIDDEN in the place of every secret that this process knows."""
+    """`text` with HIDDEN in the place of every secret that this process knows. Not for JSON: see `scrubbed_values`."""
+    if not text.strip():
+        return text
     pattern = _pattern(frozenset(_remembered.union(_of_environment(os.environ))))
     if pattern:
         text = pattern.sub(HIDDEN, text)
     text = _USER_IN_URL.sub(f"{HIDDEN}@", text) if "://" in text else text
     text = _QUERY_OF_URL.sub(rf"\g<name>{HIDDEN}", text) if "=" in text else text
     return _SHAPES.sub(HIDDEN, text)
+
+
+def scrubbed_values(value: Any) -> Any:
+    """What is to become JSON, with every text in it scrubbed; in a finished document quotes would go with secrets."""
+    if isinstance(value, str):
+        return scrubbed(value)
+    if isinstance(value, Mapping):
+        return {scrubbed_values(key): scrubbed_values(one) for key, one in value.items()}
+    return [scrubbed_values(one) for one in value] if isinstance(value, (list, tuple)) else value
 
 
 def scrubbed_words(words: Iterable[str]) -> list[str]:

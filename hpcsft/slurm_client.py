@@ -24,8 +24,8 @@ TERMINAL = (
     "DEADLINE",
 )
 
-OPTIONS_OF_USERS = ("SQUEUE_", "SACCT_", "SCANCEL_", "SINFO_")
-"""Variables by which people change what the clients print for them; not for us."""
+OPTIONS_OF_USERS = ("SQUEUE_", "SACCT_", "SCANCEL_", "SINFO_", "SLURM_CLUSTERS")
+"""Variables by which people change what the clients print for them, and which cluster they ask; not for us."""
 
 
 class JobFacts(NamedTuple):
@@ -46,6 +46,8 @@ class JobFacts(NamedTuple):
     """It needs so many at least."""
     excluded: str = ""
     """The nodes on which it must not run, as a host list such as n[1-2]; empty for none."""
+    constraint: str = ""
+    """The features that its nodes need, such as a100&ib; empty for none."""
 
     @property
     def running(self) -> bool:
@@ -76,6 +78,7 @@ def parse_job(output: str) -> JobFacts:
         partition=fields.get("Partition", ""),
         num_nodes=int(fields.get("NumNodes", "1").partition("-")[0]),
         excluded=fields.get("ExcNodeList", "").replace("(null)", ""),
+        constraint=fields.get("Features", "").replace("(null)", ""),
     )
 
 
@@ -118,10 +121,15 @@ def requeue_job(job_id: str) -> None:
     run_client("scontrol", "requeue", job_id)
 
 
-def partition_nodes(partition: str) -> list[str]:
-    """The names of all nodes of a partition, or of several separated by commas. ClusterError if nobody answers."""
-    names = run_client("sinfo", "--noheader", "--Node", f"--partition={partition}", "--format=%N").split()
-    return list(dict.fromkeys(names))
+def partition_nodes(partition: str, constraint: str = "") -> list[str]:
+    """The names of all nodes of a partition, or of several separated by commas. ClusterError if nobody answers.
+
+    Those only that have all features of a `constraint` such as a100&ib; one that says more than that is not looked at.
+    """
+    output = run_client("sinfo", "--noheader", "--Node", f"--partition={partition}", "--format=%N|%f")
+    wanted = set(re.split("[&,]", constraint)) if re.fullmatch(r"[\w.:&,-]+", constraint) else set()
+    rows = (line.strip().partition("|") for line in output.splitlines() if line.strip())
+    return list(dict.fromkeys(name for name, _, features in rows if wanted <= set(features.split(","))))
 
 
 def host_names(host_list: str) -> list[str]:

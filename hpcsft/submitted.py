@@ -19,7 +19,10 @@ def write_settings(run: RunDir, spec: Any, plan: Any) -> None:
 
     spec.json comes last, because it makes a directory a run.
     """
-    documents = {"spec": spec.model_dump(mode="json"), "plan": plan.model_dump(mode="json")}
+    documents = {
+        name: value if isinstance(value, dict) else value.model_dump(mode="json")
+        for name, value in {"spec": spec, "plan": plan}.items()
+    }
     write_json(run.submitted, documents)
     write_json(run.plan, documents["plan"])
     write_json(run.spec, documents["spec"])
@@ -44,6 +47,34 @@ def refuse_if_edited(run: RunDir) -> None:
             f"put it back; then python launch/resume.py {run.path} --set FIELD=VALUE changes what a run may change, "
             "and a new submission the rest",
         )
+
+
+def in_known_fields(kept: Any, loaded: Any, now: Any, path: str = "") -> tuple[Any, list[str]]:
+    """`now` in the fields that a run's own code knows, and the fields that are set now and that it does not know. Pure.
+
+    `kept` is the document in the run directory, perhaps of an older version; `loaded` is what this version reads in it,
+    with fields that are new; `now` is `loaded` with changes. Code that knows no such field refuses the whole document.
+
+    >>> in_known_fields({"env": {}}, {"env": {}, "venv": None}, {"env": {"A": "1"}, "venv": None})
+    ({'env': {'A': '1'}}, [])
+    >>> in_known_fields({"env": {}}, {"env": {}, "venv": None}, {"env": {}, "venv": "/v"})
+    ({'env': {}}, ['venv'])
+    """
+    if now == loaded:
+        return kept, []
+    if not (isinstance(kept, dict) and isinstance(loaded, dict) and isinstance(now, dict)):
+        return now, []
+    known, unknown = {}, []
+    for name, value in now.items():
+        place = f"{path}.{name}" if path else name
+        if name in loaded and name not in kept:
+            unknown += [place] if value != loaded[name] else []
+        elif name in loaded:
+            known[name], more = in_known_fields(kept[name], loaded[name], value, place)
+            unknown += more
+        else:
+            known[name] = value
+    return known, unknown
 
 
 def differences(submitted: Any, now: Any, where: str) -> list[str]:

@@ -35,6 +35,9 @@ def main(argv: list[str] | None = None) -> int:
     settle_run(run)
     [state] = look_at([run], detailed=False)
     if state.state in ("pending", "running"):
+        if run.cancelled.exists():
+            hint = f"try again in a moment; if they do not end, python launch/cancel.py {run.path}"
+            raise SubmissionError(f"{run.path} was cancelled, but its jobs have not ended yet", hint)
         print(f"{run.path} is {state.state}; nothing to resume")
         return EXIT_OK
     if busy := [stage.name for stage in state.stages if stage.state == "running"]:

@@ -118,7 +118,7 @@ RULES = {
     "hpcsft.provenance.software": Rule(),
     "hpcsft.provenance.changes": Rule("records provenance.inputs"),  # pure
     "hpcsft.provenance.ended": Rule("errors records rundir slurm_client provenance.attempt"),
-    "hpcsft.provenance.reproduce": Rule(f"{LOW} hub inputs notify.lacks owner shell provenance"),
+    "hpcsft.provenance.reproduce": Rule(f"{LOW} hub inputs log_tail notify.lacks owner shell provenance"),
     "hpcsft.cluster.smoke": Rule(f"{LOW} cluster inputs evaluate.prompts"),
     "hpcsft.cluster.held": Rule(f"{LOW} owner slurm_queue cluster"),
     "hpcsft.log_tail": Rule(),

@@ -300,3 +300,36 @@ def test_what_was_started_by_hand_is_of_the_job_that_it_came_after_whatever_the_
     status = StageStatus(stage="train", index=0, state="running", attempt=1, job_id="hand-1", started=started)
     assert status.model_copy(update={"after_job": "7"}).is_of(job)
     assert not status.model_copy(update={"after_job": "5"}).is_of(job)
+
+
+def test_what_is_no_file_keeps_nobody_waiting(tmp_path):
+    """Another user's run may hold a pipe that nobody writes into, or a link to a device that never ends."""
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "zero").symlink_to("/dev/zero")
+    for path in (tmp_path / "pipe", tmp_path / "zero"):
+        with pytest.raises(ValueError, match="is no file"):
+            read_json(path)
+        assert list(read_jsonl(path)) == []
+    (tmp_path / "deep").write_text("[" * 200_000)
+    with pytest.raises(ValueError, match="nested too deeply"):
+        read_json(tmp_path / "deep")
+
+
+@pytest.mark.parametrize("job_id", ["--user=me", "1 2", "1;x", "1\x1b[2J", "../1", "7\n"])
+def test_no_id_of_a_job_is_an_option_or_moves_a_terminal(job_id):
+    """A run directory may be anybody's, and its ids are given to scancel."""
+    with pytest.raises(ValidationError, match="should match pattern"):
+        SubmittedStage(stage="train", job_id=job_id, depends_on=[], tasks=1, submitted="")
+    with pytest.raises(ValidationError, match="should match pattern"):
+        StageStatus(stage="train", index=0, state="done", attempt=1, job_id=job_id)
+
+
+@pytest.mark.parametrize("job_id", ["", "17", "17_3", "17+1", "local-4711_0", "hand-12"])
+def test_ids_of_jobs(job_id):
+    assert StageStatus(stage="train", index=0, state="done", attempt=1, job_id=job_id).job_id == job_id
+
+
+def test_a_time_that_is_none_is_not_understood():
+    """One status of this kind kept `hpcsft runs` from listing all the others."""
+    with pytest.raises(ValidationError, match="isoformat"):
+        StageStatus(stage="train", index=0, state="done", attempt=1, job_id="1", started="yesterday")

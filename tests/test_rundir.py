@@ -8,6 +8,7 @@ import stat
 
 import pytest
 
+from hpcsft.cluster import intent
 from hpcsft.errors import HpcsftError, RunNotFoundError
 from hpcsft.records import StageStatus, Submission, write_json
 from hpcsft.rundir import RunDir, make_private, runs_dir_warning
@@ -228,3 +229,25 @@ def test_a_runs_dir_in_which_everybody_can_replace_runs_is_warned_of(tmp_path, b
     warning = runs_dir_warning(str(tmp_path))
     assert bool(warning) == warned and (not warning or f"mode {bits:04o}): chmod +t {tmp_path}" in warning)
     assert runs_dir_warning(str(tmp_path / "none")) is None
+
+
+def test_a_job_asks_for_the_mark_of_a_cancelled_run_and_not_for_what_a_node_remembers(own, monkeypatch):
+    """NFS may tell for a minute that a file is still there that a resume has removed on the login node."""
+    assert not own.is_cancelled()
+    write_json(own.cancelled, {})
+    assert own.is_cancelled()
+    remembered = os.stat(own.cancelled)
+    own.cancelled.unlink()
+    monkeypatch.setattr(os, "stat", lambda *_, **__: remembered)
+    assert own.cancelled.exists() and not own.is_cancelled()
+
+
+def test_who_only_looks_settles_nothing_in_another_users_run(spec_values, monkeypatch):
+    run = finished_run(spec_values)
+    asked = []
+    monkeypatch.setattr(intent, "settle_run", lambda run, patience_s=None: asked.append(run))
+    intent.settle_if_possible(run)
+    assert asked == [run]
+    monkeypatch.setattr(os, "geteuid", lambda: 12345)
+    intent.settle_if_possible(run)
+    assert asked == [run]

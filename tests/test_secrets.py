@@ -18,6 +18,7 @@ from hpcsft.secrets import (
     remember_secret,
     remember_variables,
     scrubbed,
+    scrubbed_values,
     scrubbed_words,
 )
 
@@ -34,6 +35,7 @@ def nothing_remembered(monkeypatch):
     [
         *("OPENAI_API_KEY", "HF_TOKEN", "AWS_SECRET_ACCESS_KEY", "PGPASSWORD", "DB_PASSWD", "my_pass", "PASS"),
         *("GITHUBTOKEN", "GOOGLE_APPLICATION_CREDENTIALS", "APPTAINERENV_OPENAI_API_KEY", "GPG_PASSPHRASE"),
+        "SLURM_JWT",
     ],
 )
 def test_names_that_tell_of_a_secret(name):
@@ -42,7 +44,10 @@ def test_names_that_tell_of_a_secret(name):
 
 @pytest.mark.parametrize(
     "name",
-    ["TOKENIZERS_PARALLELISM", "PATH", "BYPASS_CACHE", "KEYBOARD", "XKB_KEYMAP", "COMPASS", "NCCL_DEBUG", "PWD"],
+    [
+        *("TOKENIZERS_PARALLELISM", "PATH", "BYPASS_CACHE", "KEYBOARD", "XKB_KEYMAP", "COMPASS", "NCCL_DEBUG", "PWD"),
+        *("NCCL_IB_PKEY", "UCX_IB_PKEY", "MAX_TOKENS", "VLLM_MAX_NUM_BATCHED_TOKENS"),
+    ],
 )
 def test_names_that_do_not(name):
     assert not looks_secret(name)
@@ -100,6 +105,7 @@ def test_of_two_secrets_the_longer_is_hidden_whole():
     [
         (f"https://me:{CANARY}@host/v1", f"https://{HIDDEN}@host/v1"),
         (f"https://{CANARY}@host", f"https://{HIDDEN}@host"),
+        (f"http://me:p@{CANARY}@host", f"http://{HIDDEN}@host"),
         (f"https://host/v1?version=2&api_key={CANARY}", f"https://host/v1?version=2&api_key={HIDDEN}"),
         (f"http://host/?token={CANARY}&x=1", f"http://host/?token={HIDDEN}&x=1"),
         (f"http://host/?X-Amz-Signature={CANARY}", f"http://host/?X-Amz-Signature={HIDDEN}"),
@@ -114,6 +120,19 @@ def test_addresses_are_shown_without_their_secrets(address, shown):
 def test_addresses_without_secrets_stay(address):
     assert not holds_credentials(address)
     assert scrubbed(address) == address
+
+
+def test_a_proxy_may_be_written_without_a_scheme():
+    assert holds_credentials(f"me:{CANARY}@proxy.example.org:3128")
+    assert not holds_credentials("proxy.example.org:3128")
+
+
+def test_a_document_without_secrets_is_still_json(monkeypatch):
+    """A diff has quotes behind its addresses, and a number may be what somebody has for a key."""
+    monkeypatch.setenv("PIN_KEY", "16777216")
+    document = {"diff": f'+a = "http://h/?token={CANARY}"\n+b = 1', "bytes": 16777216, "n": [None, "16777216"]}
+    shown = {"diff": f'+a = "http://h/?token={HIDDEN}"\n+b = 1', "bytes": 16777216, "n": [None, HIDDEN]}
+    assert json.loads(json.dumps(scrubbed_values(document))) == shown
 
 
 def test_keys_are_known_by_their_shape():

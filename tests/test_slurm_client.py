@@ -106,3 +106,10 @@ def test_where_there_is_no_slurm_nobody_answers(monkeypatch):
         requeue_job("44")
     assert past_states("44") == [], "accounts are kept on some clusters only"
     cancel_jobs([])
+
+
+def test_the_clients_ask_the_cluster_that_sbatch_submits_to(monkeypatch):
+    """A job's environment has no SLURM_CLUSTERS; with it scontrol would tell of another cluster than theirs."""
+    monkeypatch.setenv("SLURM_CLUSTERS", "elsewhere")
+    monkeypatch.setenv("SLURM_CONF", "/etc/slurm.conf")
+    assert run_client("sh", "-c", 'echo "$SLURM_CLUSTERS|$SLURM_CONF"') == "|/etc/slurm.conf\n"

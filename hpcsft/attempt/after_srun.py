@@ -38,7 +38,7 @@ def requeue(token: Token, run: RunDir) -> str | None:
     deadline_s = time.monotonic() + PATIENCE_S
     while True:
         try:
-            if run.cancelled.exists():
+            if run.is_cancelled():
                 return "it was cancelled"
             facts = slurm_client.query_job(token.job_id)
             if facts is None:
@@ -68,7 +68,7 @@ def main(argv: list[str]) -> int:
         print(f"hpcsft: attempt {outcome.token} is not the newest any more: nothing to decide")
         return Fenced.exit_code
     verdict = outcome.settle(exit_status)
-    if run.cancelled.exists():
+    if run.is_cancelled():
         return EXIT_FAILED
     exclusion = plan_exclusion(outcome.token, outcome.unfit) if verdict.requeue else Exclusion()
     if exclusion.impossible:

@@ -24,9 +24,10 @@ class Exclusion(NamedTuple):
 def choose_exclusion(
     unfit: Sequence[str], excluded: Sequence[str], partition_nodes: Sequence[str], partition: str, num_nodes: int
 ) -> Exclusion:
-    """Exclude `unfit` besides what the job excludes, if `num_nodes` of the partition's nodes are left. Pure.
+    """Exclude `unfit` besides what the job excludes, if `num_nodes` of `partition_nodes` are left. Pure.
 
-    Nodes that are down count as left: the job waits for them as any other does.
+    Nodes that are down count as left: the job waits for them as any other does. Those that the job's constraint does
+    not allow are none of `partition_nodes`: it would wait for ever.
     """
     nodes = tuple(dict.fromkeys([*excluded, *unfit]))
     left = [name for name in partition_nodes if name not in nodes]
@@ -49,7 +50,7 @@ def plan_exclusion(token: Token, unfit: Sequence[str]) -> Exclusion:
         if facts is None:
             return Exclusion()
         excluded = slurm_client.host_names(facts.excluded)
-        nodes = slurm_client.partition_nodes(facts.partition)
+        nodes = slurm_client.partition_nodes(facts.partition, facts.constraint)
     except ClusterError as error:
         print(f"hpcsft: nobody can be asked which nodes to exclude: {error.message}", flush=True)
         return Exclusion()

@@ -8,14 +8,20 @@ whether the token is still its own.
 from __future__ import annotations
 
 import os
+import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from hpcsft.errors import EXIT_FAILED, Fenced
-from hpcsft.records import Record, read_json, write_json
+from hpcsft.records import Record, Submission, read_json, write_json
 from hpcsft.rundir import RunDir
 
 MARK_VARIABLE = "HPCSFT_SUBMISSION"
 """In a job's environment: the mark of the submission that made it."""
+PATIENCE_S = 75.0
+"""So long a node may be shown a submission.json from before a resume: a shared filesystem may keep what it knows of a
+file for a minute."""
+INTERVAL_S = 2.0
 
 
 class Token(Record):
@@ -64,16 +70,27 @@ class Fence:
     def is_stale(self) -> bool:
         """Is this attempt older than one that has claimed the task, or of a job that another has taken the place of?
 
-        That is one that was submitted anew, or one that Slurm took without an answer, and that was not found.
+        That is one that was submitted anew, or one that Slurm took without an answer, and that was not found. A job
+        that nobody seems to know of looks again for PATIENCE_S before it believes that.
         """
-        newest = self.newest()
-        if newest and newest.job_id == self.token.job_id and newest.restart > self.token.restart:
-            return True
-        submission = self.run.read_submission()
-        jobs = [job.job_id for job in submission.jobs if job.stage == self.stage] if submission else []
-        mine = self.token.job_id.split("_")[0]
-        if mine in jobs or not self.token.in_slurm:
-            return mine in jobs and jobs[-1] != mine
+        deadline_s = time.monotonic() + PATIENCE_S
+        while True:
+            newest = self.newest()
+            if newest and newest.job_id == self.token.job_id and newest.restart > self.token.restart:
+                return True
+            submission = self.run.read_submission()
+            jobs = [job.job_id for job in submission.jobs if job.stage == self.stage] if submission else []
+            mine = self.token.job_id.split("_")[0]
+            if mine in jobs or not self.token.in_slurm:
+                return mine in jobs and jobs[-1] != mine
+            if not self._unknown(submission, jobs):
+                return False
+            if time.monotonic() >= deadline_s:
+                return True
+            time.sleep(INTERVAL_S)
+
+    def _unknown(self, submission: Submission | None, jobs: Sequence[str]) -> bool:
+        """Does a submission that names other `jobs` of this stage know nothing of this one?"""
         intent = submission.intent if submission else None  # sbatch has answered, but its answer is not written yet
         meant = intent is not None and intent.mark == os.environ.get(MARK_VARIABLE)
         return bool(jobs) and not meant

@@ -123,7 +123,7 @@ class Outcome:
             write_json(file, StageStatus.model_validate({**known, **changed}))
 
     def _cause(self, rows: Sequence[Row], exit_status: int | None) -> str:
-        if self.run.cancelled.exists():
+        if self.run.is_cancelled():
             return "cancelled"
         if any(self._log_folder().glob("*.hang.json")):
             return "hang"

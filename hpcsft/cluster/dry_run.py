@@ -102,6 +102,7 @@ def dry_run_text(document: dict[str, Any]) -> str:
     if document["untried_template"]:
         lines.append("chat template    in Jinja, not tried here: hpcsft preview SPEC.json does, on the first rows")
     lines += [f"warning: {warning}" for warning in document["warnings"]]
+    lines.append("not looked at   what this cluster and machine allow: hpcsft doctor SPEC.json does")
     lines += ["", "DeepSpeed configuration", json.dumps(document["deepspeed"], indent=2)]
     for stage in document["stages"]:
         after = f" after {', '.join(stage['depends_on'])}" if stage["depends_on"] else ""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter
+from collections.abc import Collection
+from pathlib import Path
 
 from hpcsft.cluster import local
 from hpcsft.errors import ClusterError, StageError
@@ -11,6 +13,7 @@ from hpcsft.owner import Owner, this_cluster, why_unseen
 from hpcsft.plan import Plan
 from hpcsft.records import read_json
 from hpcsft.rundir import RunDir
+from hpcsft.slurm_client import run_client
 from hpcsft.slurm_queue import query_queue
 
 
@@ -50,3 +53,27 @@ def refuse_if_held(run: RunDir, stage: str) -> None:
             f"{stage} is still in the hands of job {job.job_id} ({states[0]})",
             f"wait for it, or cancel it first: python launch/cancel.py {run.path}",
         )
+
+
+def jobs_in_queue(run: RunDir, stages: Collection[str] | None = None) -> list[str]:
+    """Ids of the jobs of `stages` (None: all) that Slurm has and that are this run's. ClusterError without an answer.
+
+    A site that starts its Slurm anew gives out ids for a second time: a job of something else is left alone.
+    """
+    submission = run.read_submission()
+    jobs = [job for job in submission.jobs if stages is None or job.stage in stages] if submission else []
+    if not submission or submission.cluster != "slurm" or not jobs:
+        return []
+    ids = ",".join(dict.fromkeys(job.job_id for job in jobs))
+    lines = run_client("squeue", "--noheader", "--format=%F|%j|%k", f"--jobs={ids}", ignore=("Invalid job id",))
+    runs = {run.path.name, Path(submission.path or run.path).name}
+    names = {f"{read_json(run.plan)['name']}.{job.stage}" for job in jobs}
+    found = (line.split("|", 2) for line in lines.splitlines())
+    return list(dict.fromkeys(job_id for job_id, name, comment in found if _is_of(runs, names, name, comment)))
+
+
+def _is_of(runs: Collection[str], names: Collection[str], name: str, comment: str) -> bool:
+    """By its comment, or where a site rewrites comments, by its name."""
+    if comment.startswith("hpcsft:"):
+        return comment.split(":")[1] in runs
+    return name in names

@@ -110,8 +110,12 @@ def settle_run(run: RunDir, patience_s: float | None = None) -> None:
 
 
 def settle_if_possible(run: RunDir) -> None:
-    """The same for who only looks: what stands against it is no error, and nobody waits for a Slurm that is silent."""
+    """The same for who only looks: what stands against it is no error, and nobody waits for a Slurm that is silent.
+
+    Another user's run is left alone.
+    """
     with suppress(HpcsftError, OSError, ValueError):
+        run.refuse_foreign()
         settle_run(run, patience_s=0.0)
 
 

@@ -18,7 +18,10 @@ NAMES = frozenset(
     (
         *("PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LANGUAGE", "TZ", "TERM", "TMPDIR"),
         *("BASH_ENV", "BASH_FUNC_module%%", "BASH_FUNC_ml%%", "BASH_FUNC__module_raw%%", "ENV", "_LMFILES_"),
-        *("CPATH", "LIBRARY_PATH", "CC", "CXX", "CUTLASS_PATH", "KRB5CCNAME", "SLURM_CONF"),
+        *("CPATH", "C_INCLUDE_PATH", "CPLUS_INCLUDE_PATH", "LIBRARY_PATH", "PKG_CONFIG_PATH", "MANPATH"),
+        *("CC", "CXX", "CUTLASS_PATH", "LOCALE_ARCHIVE", "BASH_FUNC_which%%"),
+        *("SLURM_CONF", "SLURM_MPI_TYPE"),
+        *("SCRATCH", "SCRATCHDIR", "WORK", "WORKDIR", "PROJECT", "STORE"),
         *("http_proxy", "https_proxy", "ftp_proxy", "all_proxy", "no_proxy"),
         *("HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "ALL_PROXY", "NO_PROXY"),
         *("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "NO_COLOR"),
@@ -31,9 +34,12 @@ PREFIXES = (
     *("MODULE", "LOADEDMODULES", "__MODULES", "_ModuleTable", "LMOD", "__LMOD", "SPACK_", "EBROOT", "EBVERSION"),
     *("CONDA_", "_CONDA_", "MAMBA_", "VIRTUAL_ENV", "PYTHON", "APPTAINER", "SINGULARITY", "ENROOT_"),
     *("CUDA", "NVIDIA_", "CUBLAS", "CUDNN", "NCCL_", "TORCH", "PYTORCH_", "TRITON_", "DS_", "DEEPSPEED_"),
-    *("ROCM_", "HIP_", "HSA_", "ROCR_", "RCCL_", "MIOPEN_"),
-    *("GLOO_", "UCX_", "FI_", "OMPI_", "I_MPI_"),
-    *("OMP_", "MKL_", "KMP_", "GOMP_", "OPENBLAS_", "NUMEXPR_", "RAYON_", "MALLOC_"),
+    *("NVCC_", "NVHPC", "NVSHMEM_", "NVTE_"),
+    *("ROCM_", "HIP_", "HSA_", "ROCR_", "RCCL_", "MIOPEN_", "AMD_", "GPU_MAX_"),
+    *("ONEAPI_", "INTEL", "CCL_", "SYCL_", "ZE_FLAT_", "TBBROOT", "CMPLR_ROOT", "SETVARS_"),
+    *("CRAY", "PE_", "MPICH_", "PMIX_MCA_"),
+    *("GLOO_", "UCX_", "UCC_", "FI_", "OMPI_", "I_MPI_", "PSM2_", "PSM3_", "IBV_", "RDMAV_", "MLX5_", "KRB5"),
+    *("OMP_", "MKL", "KMP_", "GOMP_", "OPENBLAS_", "NUMEXPR_", "RAYON_", "MALLOC_"),
     *("HF_", "TRANSFORMERS_", "TOKENIZERS_", "ACCELERATE_", "FLASH_ATTENTION_", "HPCSFT_"),
 )
 """What the names of further variables that jobs get begin with."""

@@ -13,6 +13,7 @@ import contextlib
 import os
 import secrets
 import socket
+import threading
 import time
 from datetime import datetime
 from pathlib import Path
@@ -23,7 +24,9 @@ from hpcsft.records import Record, now, read_json, write_text
 from hpcsft.rundir import RunDir
 
 STALE_S = 900.0
-"""A holder renews its lock before each job. sbatch and the questions to the queue take less than this."""
+"""A lock that was not touched for so long is nobody's any more."""
+TOUCH_S = 60.0
+"""A holder touches its lock so often, whatever it waits for: models of the hub may take hours to fetch."""
 
 
 class Holder(Record):
@@ -50,12 +53,15 @@ class SubmissionLock:
         host = socket.gethostname()
         self.holder = Holder(host=host, pid=pid, began=_began(pid), time=now(), token=secrets.token_hex(8))
         self.made_folders: list[Path] = []
+        self._released = threading.Event()
 
     def __enter__(self) -> SubmissionLock:
         self.made_folders = [folder for folder in self.file.parents if not folder.exists()]
         self.file.parent.mkdir(parents=True, exist_ok=True)
         for _ in range(3):
             if self._made():
+                self._released.clear()
+                threading.Thread(target=self._touch, daemon=True).start()
                 return self
             if not self._stale():
                 raise self._held()
@@ -63,6 +69,7 @@ class SubmissionLock:
         raise self._held()
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None):
+        self._released.set()
         with contextlib.suppress(OSError):
             if self.read() in (self.holder, None):
                 self.file.unlink(missing_ok=True)
@@ -77,6 +84,18 @@ class SubmissionLock:
                 f"see what it did: python launch/monitor.py {self.run.path}",
             )
         os.utime(self.file)
+
+    def is_held(self) -> bool:
+        """Has nobody taken it away? What cannot be read is held by nobody."""
+        with contextlib.suppress(OSError):
+            return self.read() == self.holder
+        return False
+
+    def _touch(self) -> None:
+        while not self._released.wait(TOUCH_S):
+            with contextlib.suppress(OSError):
+                if self.is_held():
+                    os.utime(self.file)
 
     def read(self) -> Holder | None:
         """Who holds it; None if nobody does, or the file has not been filled yet or is another user's."""

@@ -142,9 +142,13 @@ def submit_stage(spec: ExperimentSpec, run: RunDir, stage: StagePlan, after: Seq
             raise UnclearError(f"the submission of {stage.name} broke off: {error}") from None
 
 
+REFUSING = ("rror:", "unrecognized option", "invalid option", "requires an argument", "Invalid --")
+"""What a line of sbatch has in it that refuses a job."""
+
+
 def refusal(stage: StagePlan, text: str) -> SubmissionError | ClusterError:
     """What it means that sbatch failed and printed `text`. Pure."""
-    lines = [line.strip() for line in text.splitlines() if "sbatch: error" in line or "rror:" in line]
+    lines = [line.strip() for line in text.splitlines() if any(sign in line for sign in REFUSING)]
     reason = "; ".join(line.removeprefix("sbatch: error: ") for line in lines) or text.strip()
     if any(sign in text for sign in NOBODY_ASKED):
         return ClusterError(f"Slurm does not answer: {reason}", "try again when `squeue` answers")

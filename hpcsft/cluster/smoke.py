@@ -17,7 +17,8 @@ from itertools import count
 from pathlib import Path
 from typing import Any, Literal
 
-from hpcsft.cluster.held import done_stages
+from hpcsft import slurm_client
+from hpcsft.cluster.held import done_stages, jobs_in_queue
 from hpcsft.cluster.submit import cancel_run, check_stages, submit_experiment
 from hpcsft.errors import EXIT_UNFINISHED, ClusterError, StageError
 from hpcsft.evaluate.prompts import load_prompts
@@ -42,8 +43,8 @@ TIME_MIN = 30
 """Minutes of each stage, at most."""
 VALID_S = 24 * 3600
 """For so long a smoke run that has passed counts."""
-NO_LIMITS = {"echo": 1, "empty": 1, "leftover": 1, "loop": 1, "cut": 1}
-"""Of four answers of a model that has learnt nothing, all may be bad."""
+CHECKS_AT_LEAST = {"echo": 0.5, "empty": 0.5, "leftover": 0.5, "loop": 1.0, "cut": 1.0}
+"""Of four short answers after two steps half may be bad, and all cut: more is what a smoke run is there to tell."""
 
 
 def smoke_spec(spec: ExperimentSpec) -> ExperimentSpec:
@@ -69,7 +70,7 @@ def smoke_spec(spec: ExperimentSpec) -> ExperimentSpec:
             prompts=str(_prompts_file(spec)),
             shards=1,
             checkpoints=_reached(spec.evaluate.checkpoints),
-            checks=NO_LIMITS,
+            checks={name: max(least, getattr(spec.evaluate.checks, name)) for name, least in CHECKS_AT_LEAST.items()},
         )
         evaluate["generation"]["max_new_tokens"] = min(MAX_NEW_TOKENS, spec.evaluate.generation.max_new_tokens)
     if spec.benchmark:
@@ -160,8 +161,9 @@ def smoke(
     elif code == EXIT_UNFINISHED:
         raise StageError("the smoke run is not over; nothing else was submitted", "the same command goes on with it")
     else:
-        _cancel(run)
-        raise _failure(run)
+        error = _failure(run)
+        _end_jobs(run)
+        raise error
 
 
 def _earlier(run: RunDir, plan: Plan, wanted: Sequence[str]) -> Literal["none", "runs", "passed", "ended"]:
@@ -179,19 +181,22 @@ def _age_s(run: RunDir) -> float:
 
 
 def _move_away(run: RunDir) -> Path:
-    _cancel(run)
+    with contextlib.suppress(ClusterError):
+        cancel_run(run)
     _remove_weights(run)
-    place = next(
-        place for number in count(1) if not (place := run.path.with_name(f"{run.path.name}.{number}")).exists()
-    )
+    names = (f".{run.path.name}.{number}" for number in count(1))  # hidden, so that its name means the next one
+    place = next(place for name in names if not (place := run.path.with_name(name)).exists())
     run.path.rename(place)
     return place
 
 
-def _cancel(run: RunDir) -> None:
-    """What is left of it, unless Slurm does not answer: it says nothing of what went wrong."""
+def _end_jobs(run: RunDir) -> None:
+    """End what is left of it, without a word: that it was cancelled would hide why it failed.
+
+    Not if Slurm does not answer, which says nothing of what went wrong.
+    """
     with contextlib.suppress(ClusterError):
-        cancel_run(run)
+        slurm_client.cancel_jobs(jobs_in_queue(run))
 
 
 def _remove_weights(run: RunDir) -> None:

@@ -13,7 +13,7 @@ from typing import Literal
 from hpcsft import slurm_client
 from hpcsft.cluster import local, slurm, snapshot
 from hpcsft.cluster.chain import check_order, submit_stages
-from hpcsft.cluster.held import done_stages
+from hpcsft.cluster.held import done_stages, jobs_in_queue
 from hpcsft.cluster.intent import settle, settle_run
 from hpcsft.cluster.lock import SubmissionLock
 from hpcsft.errors import HpcsftError, Problem, SpecError, SubmissionError
@@ -24,7 +24,7 @@ from hpcsft.provenance.submitted import collect_provenance
 from hpcsft.records import SubmittedStage, now, write_json, write_text
 from hpcsft.rundir import RunDir, make_private
 from hpcsft.runs_dirs import remember_runs_dir
-from hpcsft.secrets import scrubbed, scrubbed_words
+from hpcsft.secrets import scrubbed_values, scrubbed_words
 from hpcsft.spec import ExperimentSpec
 from hpcsft.spec.data import TEMPLATES
 from hpcsft.storage import storage_error, storage_errors
@@ -78,7 +78,7 @@ def _submit(
         refuse_if_edited(run)
         jobs = submit_stages(spec, plan, run, missing, cluster_kind(spec), lock, done_stages(plan, run))
     except (HpcsftError, OSError):
-        if new:
+        if new and lock.is_held():  # else it is in the hands of another command
             discard_run(run)
         raise
     return run, [*known.values(), *jobs], True
@@ -129,7 +129,7 @@ def prepare_run(spec: ExperimentSpec, plan: Plan, run: RunDir, argv: list[str]) 
 def _write_provenance(spec: ExperimentSpec, run: RunDir, argv: list[str]) -> None:
     cluster = this_cluster_or_none() if spec.cluster.kind != "local" and slurm.slurm_here() else None
     document = collect_provenance(scrubbed_words(argv), snapshot.source_root(), cluster)
-    text = scrubbed(json.dumps(document, indent=2, ensure_ascii=False)) + "\n"
+    text = json.dumps(scrubbed_values(document), indent=2, ensure_ascii=False) + "\n"
     write_text(run.provenance, spec.notify.without_secret(text) if spec.notify else text)
 
 
@@ -143,7 +143,8 @@ def discard_run(run: RunDir) -> None:
 
 
 def cancel_run(run: RunDir) -> list[str]:
-    """Cancel all jobs of a run and return their ids. The marker is written first: a cancelled run stays cancelled.
+    """Cancel all jobs of a run and return the ids of those that there were. The marker is written first: a cancelled
+    run stays cancelled.
 
     Where it cannot be written the jobs are cancelled all the same, and the error is raised after that.
     """
@@ -165,10 +166,11 @@ def _cancel(run: RunDir) -> list[str]:
     if submission is None:
         return []
     # If Slurm does not answer now, the marker stays: cancelling again is harmless.
-    ids = list(dict.fromkeys(job.job_id for job in submission.jobs))
     if submission.cluster == "slurm":
+        ids = jobs_in_queue(run)
         slurm_client.cancel_jobs(ids)
     else:
+        ids = list(dict.fromkeys(job.job_id for job in submission.jobs))
         for job_id in ids:
             local.stop_driver(run, job_id, submission.host, submission.path)
     if unmarked:

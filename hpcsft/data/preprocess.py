@@ -23,7 +23,7 @@ from hpcsft.data.shards import Manifest, Shard, ShardWriter, shard_files
 from hpcsft.data.sources import Source, find_sources
 from hpcsft.data.splits import conversation_keys, count_splits, split_threshold
 from hpcsft.data.store import remove_leftovers, take_shard, usable_cache, whole_shard
-from hpcsft.errors import StageError
+from hpcsft.errors import StageError, Stopped
 from hpcsft.provenance.hashing import InputHashing
 from hpcsft.records import read_json, write_json
 from hpcsft.rundir import RunDir
@@ -106,7 +106,10 @@ def preprocess(context: StageContext) -> None:
         _make_shards(context)
         if hashing.missing_bytes > SLOW_BYTES:
             context.say(f"digests of {hashing.missing_bytes / 1e9:.1f} GB of inputs are waited for")
-        hashing.finish(context.stop_if_asked)
+        try:
+            hashing.finish(context.stop_if_asked)
+        except Stopped:  # the shards are whole: another attempt would do nothing but read on
+            context.say("asked to stop: some digests of inputs are left out")
 
 
 def _make_shards(context: StageContext) -> None:

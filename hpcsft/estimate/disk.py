@@ -64,7 +64,7 @@ def free_bytes(folder: str) -> int | None:
             found = os.statvfs(place)
         except OSError:
             continue
-        return found.f_bavail * found.f_frsize
+        return found.f_bavail * found.f_frsize if found.f_blocks else None  # some network filesystems do not tell
     return None
 
 

@@ -85,6 +85,11 @@ class Look:
         self._used[number] = stamp, usage
         return usage
 
+    @property
+    def has_open_jobs(self) -> bool:
+        """Are there jobs of which no task has told how it ended? Else Slurm has nothing to add."""
+        return bool(self._open)
+
     def ask(self, max_age_s: float) -> bool:
         """Ask Slurm, unless somebody else has done so in the last `max_age_s` seconds. May take a minute.
 
@@ -99,13 +104,15 @@ class Look:
 def look_at(
     runs: Sequence[RunDir], max_age_s: float = 0.0, tolerant: bool = False, detailed: bool = True
 ) -> list[RunState]:
-    """The states of `runs` now, with at most one squeue for all of them; none if an answer of `max_age_s` is there.
+    """The states of `runs` now, with at most one squeue for all of them; none if an answer of `max_age_s` is there, or
+    if all jobs have ended.
 
     Raises ClusterError when Slurm does not answer, unless `tolerant`: then the states say so.
     """
     look = Look(runs)
-    look.states(())  # tells which jobs have not been told about
-    look.ask(max_age_s)
+    look.states(())
+    if look.has_open_jobs:
+        look.ask(max_age_s)
     if look.snapshot.problem and not tolerant:
         raise ClusterError(look.snapshot.problem, "try again when Slurm answers")
     return look.states(None if detailed else ())

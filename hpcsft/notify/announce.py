@@ -10,6 +10,7 @@ import time
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from hpcsft.errors import HpcsftError
 from hpcsft.notify.command import run_command
 from hpcsft.notify.event import Event, ended_by_hand, event_of, last_word_s
 from hpcsft.notify.lacks import ways_that_lack, webhook_address, webhook_problem
@@ -67,9 +68,12 @@ def deliver_pending(
     """Tell what no job could, for who sees that `run` has come to `state`.
 
     Jobs have their turn first. A way for which something is missing here is left to who has it. Nothing is done if it
-    was told, nobody is to be told, or the last stage was started by hand. Never raises, never waits for its turn.
+    was told, nobody is to be told, the last stage was started by hand, or the run is another user's, whose command is
+    not ours to run. Never raises, never waits for its turn.
     """
     try:
+        if _is_foreign(run):
+            return Delivery()
         spec = ExperimentSpec.model_validate(read_json(run.spec))
         submission = run.read_submission()
         if spec.notify is None or submission is None or state not in spec.notify.on or run.cancelled.exists():
@@ -93,6 +97,15 @@ def deliver_pending(
         return Delivery("; ".join(parts))
     except Exception as error:
         return Delivery(f"could not notify: {getattr(error, 'strerror', None) or type(error).__name__}")
+
+
+def _is_foreign(run: RunDir) -> bool:
+    """Is it another user's, or could another have written its spec?"""
+    try:
+        run.refuse_foreign()
+    except HpcsftError:
+        return True
+    return False
 
 
 def _early_s(last_word_s: float | None) -> float:

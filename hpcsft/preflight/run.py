@@ -7,6 +7,7 @@ import socket
 import sys
 from collections.abc import Callable, Collection, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 from hpcsft.cluster.mounts import inputs_of
 from hpcsft.errors import ClusterError, PreflightError
@@ -30,7 +31,7 @@ from hpcsft.preflight.storage.filesystems import Mount, read_mounts, sharing_fin
 from hpcsft.preflight.storage.room import storage_findings
 from hpcsft.preflight.trial import Verdict, estimates, refusals, try_stages
 from hpcsft.preflight.verdicts import explained
-from hpcsft.site.read import NO_ACCOUNTS, read_site
+from hpcsft.site.read import NO_ACCOUNTS, PRIVATE, read_site
 from hpcsft.site.records import Site
 from hpcsft.slurm_client import run_client
 from hpcsft.spec import ExperimentSpec
@@ -76,11 +77,12 @@ def _on_slurm(
     with ThreadPoolExecutor(1) as pool:
         hosts = pool.submit(node_hosts)
         verdicts = try_stages(spec, plan, names)
+    plan = routed(plan, verdicts)
     found: list[Finding] = []
     unexplained: list[Verdict] = []
     for verdict in verdicts:
         stage = plan.stage(verdict.stage)
-        limits = _attempt("limits", lambda stage=stage: limit_findings(spec, stage, site))
+        limits = _attempt("limits", partial(limit_findings, spec, stage, site, verdict.accepted))
         away = any(nodes_away(stage, partition) for partition in partitions_of(stage, site))
         told = explained(verdict, limits, away)
         found += limits if told is None else told
@@ -97,6 +99,16 @@ def _on_slurm(
         message = f"accounts and QOS could not be checked: {site.accounts_problem}"
         found.append(Finding(level="note", where="cluster.account", message=message))
     return found + estimates(verdicts, plan)
+
+
+def routed(plan: Plan, verdicts: Iterable[Verdict]) -> Plan:
+    """The plan with the partition that Slurm has chosen where the spec names none: often a plugin of the site does."""
+    chosen = {verdict.stage: verdict.partition for verdict in verdicts if verdict.partition}
+    stages = [
+        stage if stage.partition else stage.model_copy(update={"partition": chosen.get(stage.name)})
+        for stage in plan.stages
+    ]
+    return plan.model_copy(update={"stages": stages})
 
 
 def merged(findings: Iterable[Finding]) -> list[Finding]:
@@ -135,8 +147,8 @@ def save_time(spec: ExperimentSpec, plan: Plan, facts: InputFacts) -> tuple[floa
 
 
 def node_hosts() -> list[str]:
-    """The host names of the cluster's nodes. ClusterError if Slurm does not answer."""
-    return run_client("sinfo", "--noheader", "--all", "--format=%n").split()
+    """Host names of the cluster's nodes; none where they are private. ClusterError if Slurm does not answer."""
+    return run_client("sinfo", "--noheader", "--all", "--format=%n", ignore=PRIVATE).split()
 
 
 def is_this_host(host: str) -> bool:

@@ -47,13 +47,21 @@ FIELDS = {
 }
 """What in Slurm's words, in lower case, tells the field that it is about."""
 
-MAY_ONLY_WAIT = (
-    "node configuration is not available",
+ONLY_WAITS = (
     "nodes are busy",
     "node not available",
     "partition configuration not available now",
-    POLICY,
     "job is currently held",
+    "licenses job requested are not available at this time",
+    "reservation not usable",
+    "reservation is in use",
+)
+"""Those, in lower case, of which it surely takes the job: the states that job_allocate of slurmctld lets wait."""
+
+MAY_ONLY_WAIT = (
+    "node configuration is not available",
+    POLICY,
+    *ONLY_WAITS,
 )
 """Refusals, in lower case, of jobs that sbatch itself may take, and that then wait."""
 
@@ -67,6 +75,13 @@ class Verdict(Record):
     starts: str | None = None
     """When it would start if it were ready now, as Slurm writes it: 2026-01-31T12:00:00."""
     nodes: str | None = None
+    partition: str | None = None
+    """Where it would start: a plugin of the site may choose it."""
+
+    @property
+    def accepted(self) -> bool:
+        """Has Slurm found nodes for it, now or later?"""
+        return self.starts is not None
 
     @property
     def too_many(self) -> bool:
@@ -77,6 +92,11 @@ class Verdict(Record):
     def may_only_wait(self) -> bool:
         """Is it refused for a reason for which sbatch itself may take the job, and let it wait?"""
         return any(sign in (self.refused or "").lower() for sign in MAY_ONLY_WAIT)
+
+    @property
+    def only_waits(self) -> bool:
+        """Does sbatch take such a job, which waits for what is busy or away now?"""
+        return any(sign in (self.refused or "").lower() for sign in ONLY_WAITS)
 
 
 def try_stages(spec: ExperimentSpec, plan: Plan, stages: Collection[str]) -> list[Verdict]:
@@ -107,9 +127,10 @@ def _try(spec: ExperimentSpec, stage: str, script: str) -> Verdict:
 
 def read_verdict(stage: str, code: int, output: str) -> Verdict:
     """What `sbatch --test-only` has said. ClusterError if there was nobody to say anything."""
-    accepted = re.search(r"to start at (\S+).*? on nodes (\S+)", output)
+    accepted = re.search(r"to start at (\S+).*? on nodes (\S+)(?: in partition (\S+))?", output)
     if code == 0 or (accepted and "failure" not in output):
-        return Verdict(stage=stage, starts=accepted and accepted[1], nodes=accepted and accepted[2])
+        starts, nodes, partition = accepted.groups() if accepted else (None, None, None)
+        return Verdict(stage=stage, starts=starts, nodes=nodes, partition=partition)
     words = [PREFIX.sub("", line.strip()).rstrip(".") for line in output.splitlines()]
     reasons = list(dict.fromkeys(filter(None, words)))
     refused = "; ".join(reasons) or f"exit status {code}"
@@ -138,6 +159,10 @@ def refusals(spec: ExperimentSpec, verdicts: Collection[Verdict]) -> Iterator[Fi
             )
         else:
             hint = "`sinfo` shows what this cluster has, `hpcsft submit SPEC.json --dry-run` all that is asked of it"
+        if refused[0].only_waits:
+            message, hint = f"Slurm cannot say when {stages} would start: {reason}", "the job waits until that changes"
+            yield Finding(level="warning", where=where, message=message, hint=hint)
+            continue
         message = f"Slurm refuses {stages}: {reason}"
         yield Finding(level="error", where=where, message=message, hint=hint, forcible=may_only_wait)
 

@@ -13,6 +13,7 @@ from typing import Any
 from hpcsft.errors import HpcsftError, InputError
 from hpcsft.hub.fetched import local_spec, read_fetched
 from hpcsft.inputs import what_the_judge_lacks
+from hpcsft.log_tail import safe_text
 from hpcsft.notify.lacks import what_notify_lacks
 from hpcsft.owner import this_cluster_or_none
 from hpcsft.plan import Plan
@@ -36,6 +37,7 @@ from hpcsft.records import Record, read_json, write_text
 from hpcsft.rundir import RunDir
 from hpcsft.shell import command
 from hpcsft.spec import ExperimentSpec, parse_spec
+from hpcsft.submitted import refuse_if_edited
 
 SCHEMA_VERSION = 1
 
@@ -66,10 +68,11 @@ def reproduce(run: RunDir, root: Path, output: Path | None, verify: bool) -> Rep
     """Write the spec of `run` to `output` (NAME-HASH.json here), and tell what has changed against the code in `root`.
 
     With `verify` all inputs are read again, and their contents decide. Raises HpcsftError if the run was never
-    submitted, or if `output` exists and is another spec.
+    submitted, if its spec was edited since, or if `output` exists and is another spec.
     """
     if not run.provenance.is_file():
         raise HpcsftError(f"{run.provenance} is missing", "submit writes it; was it removed?")
+    refuse_if_edited(run)
     then = read_json(run.provenance)
     text = run.spec.read_text(encoding="utf-8")
     target = output or Path(f"{run.path.name}.json")
@@ -169,7 +172,7 @@ def _commands(run: RunDir, root: Path, target: Path, spec: dict[str, Any], then:
 
 
 def reproduction_text(found: Reproduction) -> str:
-    """The same for people."""
+    """The same for people, without what would change a terminal: the run may be anybody's."""
     told = found.submitted
     commit = f", commit {told['commit'][:10]}" if told.get("commit") else ""
     lines = [
@@ -185,4 +188,4 @@ def reproduction_text(found: Reproduction) -> str:
     lines += ["", f"run it     {found.commands['now']}"]
     if own := found.commands.get("own_code"):
         lines.append(f"           with the run's own code: {own}")
-    return "\n".join(lines)
+    return safe_text("\n".join(lines))

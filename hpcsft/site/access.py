@@ -14,7 +14,7 @@ def closed_because(site: Site, partition: Partition) -> str | None:
     if site.user != "root":  # whom Slurm lets into every partition
         if partition.root_only:
             return "for root only"
-        if partition.allow_groups is not None and not set(partition.allow_groups) & set(site.groups):
+        if partition.allow_groups is not None and not _lower(partition.allow_groups) & _lower(site.groups):
             return f"for the groups {', '.join(partition.allow_groups)}"
     return _accounts(site, partition)
 
@@ -37,5 +37,5 @@ def _accounts(site: Site, partition: Partition) -> str | None:
 
 
 def _lower(names: Iterable[str]) -> set[str]:
-    """Slurm's database does not tell Physics from physics."""
+    """Slurm's database does not tell Physics from physics, nor do the directories of groups of many sites."""
     return {name.lower() for name in names}

@@ -10,12 +10,14 @@ from hpcsft.site.fields import mode as preempt_mode
 from hpcsft.site.records import Accounts, Association, Qos
 
 ASSOCIATION_FIELDS = "Cluster,Account,Partition,QOS,DefaultQOS,MaxWall,MaxJobs,MaxSubmit"
-QOS_FIELDS = "Name,MaxWall,MaxTRES,MaxJobsPU,MaxSubmitPU,GraceTime,PreemptMode,Preempt"
+QOS_FIELDS = "Name,MaxWall,MaxTRES,MaxJobsPU,MaxSubmitPU,GraceTime,PreemptMode,Preempt,Flags"
 
 
 def parse_accounts(cluster: str, associations: str, default_account: str, qos: str, enforced: list[str]) -> Accounts:
     """From what sacctmgr prints with -nP for ASSOCIATION_FIELDS, DefaultAccount and QOS_FIELDS."""
-    of_cluster = [row for row in _rows(associations, ASSOCIATION_FIELDS) if row["Cluster"] in (cluster, "")]
+    of_cluster = [
+        row for row in _rows(associations, ASSOCIATION_FIELDS) if row["Cluster"].lower() in (cluster.lower(), "")
+    ]
     return Accounts(
         default_account=text(default_account.partition("\n")[0]),
         associations=[_association(row) for row in of_cluster],
@@ -57,4 +59,5 @@ def _qos(row: dict[str, str]) -> Qos:
         grace_s=seconds(row["GraceTime"]) or 0,
         preempt_mode=preempt_mode(mode),  # `cluster` stands for the cluster's
         preempts=names(row["Preempt"]) or [],
+        flags=[flag.lower() for flag in names(row["Flags"]) or []],
     )

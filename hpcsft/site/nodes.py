@@ -12,6 +12,8 @@ from hpcsft.site.records import NodeKind
 
 UNUSABLE = {"DOWN", "DRAIN", "DRAINED", "DRAINING", "FAIL", "FAILING", "ERROR", "UNKNOWN", "FUTURE", "NOT_RESPONDING"}
 """Words of a node's state with which it takes no job until somebody has seen to it."""
+STARTING = {"POWERING_UP", "POWERED_DOWN", "POWERING_DOWN", "POWER_UP", "POWER_DOWN", "POWER"}
+"""Words for a node that is switched off, and on again when a job needs it."""
 SYMBOLS = "*~#!%$@^+-"
 """What Slurm appends to a state; an asterisk says that the node does not respond."""
 FREE_TEXT = (" Reason=", " Comment=", " Extra=")
@@ -77,6 +79,8 @@ def is_usable(state: str) -> bool:
     (True, False, False)
     """
     words = {word.strip(SYMBOLS) for word in state.upper().split("+")}
+    if words & STARTING:  # of the cloud or to save power: nobody answers yet, and a job may have it
+        return not words & (UNUSABLE - {"NOT_RESPONDING"})
     return "*" not in state and not words & UNUSABLE
 
 

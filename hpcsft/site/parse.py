@@ -32,6 +32,7 @@ def parse_config(config: Mapping[str, str], user: str, groups: list[str]) -> Sit
         preempt_exempt_s=seconds(config.get("PreemptExemptTime")) or 0,
         sends_user_signal=_sends_user_signal(config),
         requeue=whole(config.get("JobRequeue")) != 0,
+        enforces_limits_at_once=(config.get("EnforcePartLimits") or "NO").upper() in ("ALL", "ANY", "YES"),
         max_array_size=whole(config.get("MaxArraySize")),
         max_submitted=whole(config.get("MaxJobCount")),
         forgets_after_s=seconds(config.get("MinJobAge")),
@@ -60,7 +61,7 @@ def parse_partitions(output: str, nodes: Mapping[str, list[NodeKind]], cluster_m
     """The lines of `scontrol show partition -o`, with the nodes that `parse_nodes` has found in each."""
     found = []
     for line in output.splitlines():
-        fields = dict(re.findall(r"(?:^|\s)(\w+)=(\S*)", line))
+        fields = dict(re.findall(r"(?:^|\s)(\w+)=(.*?)(?=\s+\w+=|\s*$)", line))
         if name := fields.get("PartitionName"):
             found.append(_partition(name, fields, nodes.get(name, []), cluster_mode))
     return found

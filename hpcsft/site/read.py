@@ -15,6 +15,8 @@ from hpcsft.site.records import Accounts, Site
 from hpcsft.slurm_client import run_client
 
 NO_ACCOUNTS = "this cluster keeps no accounts"
+PRIVATE = ("Access/permission denied",)
+"""What scontrol and sinfo say where a site keeps its nodes or partitions to itself (PrivateData)."""
 ACCOUNTS_TIMEOUT_S = 10
 """What a submission waits for a database that hangs: it can do without."""
 
@@ -25,8 +27,8 @@ def read_site() -> Site:
     user = _name_of_user()
     site = parse_config(config, user, _groups())
     with ThreadPoolExecutor(5) as pool:
-        partitions = pool.submit(run_client, "scontrol", "show", "partition", "-o", "-a")
-        nodes = pool.submit(run_client, "scontrol", "show", "node", "-o", "-a")
+        partitions = pool.submit(run_client, "scontrol", "show", "partition", "-o", "-a", ignore=PRIVATE)
+        nodes = pool.submit(run_client, "scontrol", "show", "node", "-o", "-a", ignore=PRIVATE)
         asked = _ask_accounts(pool, site.name, user, enforced(config)) if keeps_accounts(config) else NO_ACCOUNTS
         found = parse_partitions(partitions.result(), parse_nodes(nodes.result()), site.preempt_mode)
     known = {"accounts_problem": asked} if isinstance(asked, str) else {"accounts": asked}

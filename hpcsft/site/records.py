@@ -60,6 +60,8 @@ class Qos(Record):
     grace_s: int = 0
     preempt_mode: str | None = None
     """As in Partition; None: the cluster's."""
+    flags: list[str] = []
+    """In lower case, such as partitiontimelimit: its jobs may go beyond that limit of their partition."""
     preempts: list[str] = []
     """QOS whose jobs its own jobs may preempt, where PreemptType is qos."""
 
@@ -108,6 +110,8 @@ class Site(Record):
     PreemptParameters, before that preempt_send_user_signal among the SlurmctldParameters)."""
     requeue: bool = True
     """JobRequeue: may a job go back into the queue that does not ask for it? Those of hpcsft ask."""
+    enforces_limits_at_once: bool = False
+    """EnforcePartLimits: does sbatch refuse what breaks a limit of its partition? Else that waits for ever."""
     max_array_size: int | None = None
     """One more than the highest index of an array."""
     max_submitted: int | None = None

@@ -8,7 +8,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
-from hpcsft.secrets import MIN_LENGTH, looks_secret
+from hpcsft.secrets import MIN_LENGTH, holds_credentials, looks_secret, spells_secret
 
 
 class Section(BaseModel):
@@ -96,6 +96,8 @@ def _without_keys(value: str) -> str:
     for name, word in _ASSIGNMENT.findall(value):
         if looks_secret(name) and len(word.strip("\"'")) >= MIN_LENGTH and word.strip("\"'")[0] not in "/~":
             raise ValueError(f"{name} looks like a secret, and a spec is no place for one: {_KEEP_IT_OUT}")
+    if spells_secret(value):
+        raise ValueError(f"a key or a password stands in it, and a spec is no place for one: {_KEEP_IT_OUT}")
     return value
 
 
@@ -109,10 +111,19 @@ ShellLine = Annotated[str, AfterValidator(_without_nul), AfterValidator(_without
 
 
 def _no_secrets(value: dict[str, str]) -> dict[str, str]:
-    for name in value:
+    for name, text in value.items():
+        if name in RUN_BY_SHELLS:
+            raise ValueError(f"{name}: shells run what is in it; lines of shell belong into cluster.setup")
         if looks_secret(name):
             raise ValueError(f"{name} looks like a secret, and a spec is no place for one: {_KEEP_IT_OUT}")
+        if spells_secret(text) or (name.lower().endswith("_proxy") and holds_credentials(text)):
+            raise ValueError(f"{name} holds a key or a password, and a spec is no place for one: {_KEEP_IT_OUT}")
     return value
+
+
+RUN_BY_SHELLS = ("BASH_ENV", "PS4", "PROMPT_COMMAND", "SHELLOPTS")
+"""Variables by which bash is told to run something: it expands BASH_ENV, commands in it included, at each start.
+"""
 
 
 Variables = Annotated[

@@ -168,8 +168,12 @@ class ExperimentSpec(Section):
         return ExperimentSpec.model_validate(spec)
 
     def digest(self) -> str:
-        """Eight hexadecimal digits that name this spec, whoever is told: the same spec, the same run directory."""
-        canonical = json.dumps(self.model_dump(mode="json", exclude={"notify"}), sort_keys=True, separators=(",", ":"))
+        """Eight hexadecimal digits that name this spec, whoever is told: the same spec, the same run directory.
+
+        What is at its default is left out, so that a version with further fields finds the runs of this one.
+        """
+        values = self.model_dump(mode="json", exclude={"notify"}, exclude_defaults=True)
+        canonical = json.dumps(values, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()[:8]
 
     @property

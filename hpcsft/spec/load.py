@@ -22,7 +22,7 @@ SET_OPTION = {"metavar": "PATH=VALUE", "action": "append", "default": [], "dest"
 
 MAY_BE_SECRET = (
     *("evaluate.judge.api_key", "evaluate.judge.base_url"),
-    *("notify.webhook", "cluster.env", "cluster.setup"),
+    *("notify.webhook", "notify.command", "cluster.env", "cluster.setup"),
 )
 """Fields where a secret may stand that does not belong there: what was given is not shown."""
 
@@ -174,6 +174,8 @@ def _unknown_field(path: str) -> Problem:
     known = sorted(section.model_fields) if section else []
     near = difflib.get_close_matches(name, known, n=1)
     hint = f"did you mean {parent + '.' if parent else ''}{near[0]}?" if near else f"known: {', '.join(known)}"
+    if path == "evaluate.judge.api_key":
+        hint = "a key has no place in a spec: api_key_env names a variable that holds it, api_key_file a file"
     return Problem(path, "unknown field", hint)
 
 

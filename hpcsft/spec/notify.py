@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator, model_validator
 
+from hpcsft.secrets import spells_secret
 from hpcsft.spec.base import Section, Text
 
 EventName = Literal["done", "failed", "waiting"]
@@ -37,6 +38,8 @@ class NotifySpec(Section):
     def _known_names_only(cls, value: list[str] | None) -> list[str] | None:
         if value and not value[0].strip():
             raise ValueError("the first word is a program")
+        if any(map(spells_secret, value or ())):
+            raise ValueError("a key or a password stands in it: let a script of yours read it from a file of mode 0600")
         for word in value[1:] if value else ():
             if not _only_filled_in(word):
                 allowed = ", ".join(f"{{{name}}}" for name in FILLED_IN)

@@ -29,7 +29,7 @@ class CheckpointSpec(Section):
 class TrainSpec(Section):
     """Optimization and its distribution over ranks."""
 
-    epochs: PositiveInt = 3
+    epochs: Annotated[int, Field(gt=0, le=1000)] = 3
     """Passes over the training rows. Each ends with a validation loss and an export of the model."""
 
     max_steps: PositiveInt | None = None

@@ -82,7 +82,7 @@ def run_stage(
 
 
 def _run_task(context: StageContext, body: Callable[[StageContext], None]) -> None:
-    if context.run.cancelled.exists():
+    if context.run.is_cancelled():
         raise Stopped("this run was cancelled", f"python launch/resume.py {context.run.path} goes on")
     if context.task.rank == 0:
         context.notice = Notice(lambda name: context.journal.write("notice", signal=name), by_hand=context.task.by_hand)

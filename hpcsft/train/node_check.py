@@ -18,6 +18,7 @@ import torch
 import torch.distributed as dist
 
 from hpcsft.attempt.causes import UnfitNodes
+from hpcsft.errors import StageError
 from hpcsft.stage import StageContext
 from hpcsft.train.exchange import Exchange
 from hpcsft.train.node_report import NodeReport, look_at_node, node_name
@@ -32,8 +33,8 @@ LINGER_S = 10.0
 """How long rank 0, whose process holds the store, waits for the others to have read why it ends."""
 MOST_TOLD = 3
 """So many nodes are named with their reasons in a message."""
-CLOCK_WARNING_S, CLOCK_ERROR_S = 5.0, 60.0
-"""How far a clock may be from the others."""
+CLOCK_WARNING_S, CLOCK_ERROR_S = 5.0, 300.0
+"""How far a clock may be from the others. Munge takes no credential that is older than 300 s; Slurm lives by them."""
 
 
 class Findings(NamedTuple):
@@ -45,6 +46,8 @@ class Findings(NamedTuple):
     """What is wrong and is hardly the fault of a node."""
     apart: str | None = None
     """That the ranks do not reach each other, one of which may have gone."""
+    environment: str | None = None
+    """What the user's own environment lacks."""
     disk_full: str | None = None
     """That the shared filesystem has no room."""
     warnings: tuple[str, ...] = ()
@@ -69,7 +72,9 @@ def judge_reports(
     server_s = next((report.server_ahead_s for report in reports if report.rank == 0), None)
     wrong, warnings = judge_clocks(ahead_s, server_s)
     full = next((report.disk_full for report in reports if report.disk_full), None)
-    return _blame({**wrong, **unfit}, set(nodes.values()))._replace(disk_full=full, warnings=tuple(warnings))
+    lacks = next((report.environment for report in reports if report.environment), None)
+    found = _blame({**wrong, **unfit}, set(nodes.values()))
+    return found._replace(environment=lacks, disk_full=full, warnings=tuple(warnings))
 
 
 def judge_clocks(ahead_s: Mapping[str, float], server_s: float | None) -> tuple[dict[str, str], list[str]]:
@@ -122,7 +127,8 @@ def _told(unfit: Mapping[str, str]) -> str:
 def check_nodes(context: StageContext, exchange: Exchange, device: torch.device) -> dict[int, str]:
     """Look at every node. Returns the node of each rank, on rank 0 only. All ranks raise alike if something is wrong.
 
-    UnfitNodes names nodes that should be excluded, or none where it is what they share. OSError: the disk is full.
+    UnfitNodes names nodes that should be excluded, or none where it is what they share. StageError: the environment is
+    at fault. OSError: the disk is full.
     """
     exchange.tell("node", node_name())
     exchange.tell("report", look_at_node(context, device).model_dump())
@@ -186,16 +192,18 @@ def check_all_reduce(
 def _settle(key: str, findings: Findings, exchange: Exchange, context: StageContext, limit_s: float) -> None:
     """Publish rank 0's findings; raise on all ranks what follows from them."""
     if exchange.leader:
-        if findings.unfit or findings.shared:
+        if (findings.unfit or findings.shared) and not findings.environment:
             with contextlib.suppress(OSError):  # all ranks wait for what comes next
                 context.journal.write("unfit", nodes=findings.unfit)
         exchange.publish(key, findings)
-    unfit, shared, apart, disk_full, _ = exchange.hear(key, limit_s + CLOCK_LIMIT_S)
-    if not (unfit or shared or apart or disk_full):
+    unfit, shared, apart, environment, disk_full, _ = exchange.hear(key, limit_s + CLOCK_LIMIT_S)
+    if not (unfit or shared or apart or environment or disk_full):
         return
     exchange.tell("left", True)
     if exchange.leader:
         exchange.collect("left", LINGER_S)
+    if environment:
+        raise StageError(environment, "no node would do: look at the jobs' environment and at cluster.env.TMPDIR")
     if disk_full:
         raise OSError(errno.ENOSPC, disk_full)
     if apart:

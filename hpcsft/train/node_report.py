@@ -19,6 +19,8 @@ MATRIX = 256
 """Rows and columns of the product by which a device shows that it computes."""
 TEMPORARY_BYTES = 2**20
 """So much must fit into the folder for temporary files."""
+WRONG_BUILD = ("no kernel image is available", "not compiled with", "invalid device function")
+"""What torch and CUDA say where a build of torch has nothing for this kind of device."""
 CLOCK_SLACK_S = 1.0
 """Filesystems round the times of files, some to whole seconds."""
 
@@ -31,6 +33,8 @@ class NodeReport(Record):
     """As Slurm calls it; outside of Slurm, the name of the host."""
     problems: list[str] = []
     """What makes the node unfit."""
+    environment: str | None = None
+    """What the user's own environment lacks, on whatever node."""
     disk_full: str | None = None
     """The shared filesystem has no room: nobody but the user can mend that, and it is not the node's fault."""
     server_ahead_s: float | None = None
@@ -44,8 +48,8 @@ def node_name() -> str:
 
 def look_at_node(context: StageContext, device: torch.device) -> NodeReport:
     """Look at what this rank needs. The files are looked at by one rank of each node. Never raises."""
-    problems = [problem for problem in [device_problem(device)] if problem]
-    disk_full = server_ahead_s = None
+    device_says, temporary, disk_full, server_ahead_s = device_problem(device), None, None, None
+    problems = []
     if context.task.local_rank == 0:
         try:
             server_ahead_s = write_and_read(context.run.heartbeat / f".check-{context.task.token}-{context.task.rank}")
@@ -55,11 +59,13 @@ def look_at_node(context: StageContext, device: torch.device) -> NodeReport:
                 disk_full = reason
             else:
                 problems.append(reason)
-        problems += filter(None, [temporary_problem()])
+        temporary = temporary_problem()
+    own = {device_says: is_of_the_build(device_says or ""), temporary: "TMPDIR" in context.spec.cluster.env}
     return NodeReport(
         rank=context.task.rank,
         node=node_name(),
-        problems=problems,
+        problems=[*problems, *(text for text, ours in own.items() if text and not ours)],
+        environment=next((text for text, ours in own.items() if text and ours), None),
         disk_full=disk_full,
         server_ahead_s=server_ahead_s,
     )
@@ -74,6 +80,11 @@ def device_problem(device: torch.device) -> str | None:
     except (RuntimeError, AssertionError) as error:  # AssertionError: of a torch without CUDA
         return f"{device} does not compute: {str(error).strip().splitlines()[0]}"
     return None if torch.equal(computed, right.float()) else f"{device} computes wrong numbers"
+
+
+def is_of_the_build(problem: str) -> bool:
+    """Does the device not compute because of the torch that was installed, which every node has?"""
+    return any(sign in problem for sign in WRONG_BUILD)
 
 
 def write_and_read(path: Path) -> float:

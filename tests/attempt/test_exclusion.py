@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from hpcsft import slurm_client
 from hpcsft.attempt.exclusion import Exclusion, choose_exclusion, exclude, plan_exclusion
 from hpcsft.slurm_client import partition_nodes, query_job
 from tests import waiting
@@ -37,6 +38,26 @@ def test_too_few_nodes_left_are_told_with_their_names():
     chosen = choose_exclusion(["n1", "n2"], ["n4"], NODES, "low", 2)
     assert chosen.nodes == ()
     assert chosen.impossible == "without n4, n1, n2 the partition low has 1 of 4 nodes left, and the job needs 2"
+
+
+@pytest.mark.parametrize(
+    ("constraint", "nodes"),
+    [("", NODES), ("big", ["n1", "n2"]), ("big&ib", ["n1"]), ("big|small", NODES), ("[big*2&ib]", NODES), ("b", [])],
+)
+def test_nodes_that_the_constraint_does_not_allow_are_none_that_are_left(monkeypatch, constraint, nodes):
+    """With them counted the job would be left in the queue for ever, as BadConstraints."""
+    listed = "n1|big,ib\nn2|big\nn2|big\nn3|(null)\nn4|small \n"
+    monkeypatch.setattr(slurm_client, "run_client", lambda *_: listed)
+    assert partition_nodes("low", constraint) == nodes
+
+
+def test_the_constraint_of_a_job_is_minded(monkeypatch):
+    answers = {
+        "show": "JobId=44 JobState=RUNNING Partition=low NumNodes=2-2 ExcNodeList=(null) Features=big DelayBoot=0",
+        "--noheader": "n1|big\nn2|big\nn3|(null)\nn4|(null)\n",
+    }
+    monkeypatch.setattr(slurm_client, "run_client", lambda *command, **_: answers[command[1]])
+    assert plan_exclusion(token(), ["n1"]).impossible.startswith("without n1 the partition low has 1 of 2 nodes left")
 
 
 def test_where_nobody_answers_the_job_goes_on_with_all_nodes(tmp_path, monkeypatch, capsys):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from hpcsft.attempt import fence as fence_module
 from hpcsft.attempt.fence import MARK_VARIABLE
 from hpcsft.errors import EXIT_FAILED, EXIT_FENCED, Fenced, RunNotFoundError
 from hpcsft.records import Intent, Submission, SubmittedStage
@@ -12,7 +13,8 @@ from tests.attempt.made import empty_run, fence, submitted, token
 
 
 @pytest.fixture
-def run(tmp_path) -> RunDir:
+def run(tmp_path, monkeypatch) -> RunDir:
+    monkeypatch.setattr(fence_module, "PATIENCE_S", 0.0)
     return empty_run(tmp_path)
 
 
@@ -90,6 +92,16 @@ def test_a_job_that_nobody_knows_of_does_not_start_beside_the_one_that_was_submi
     fence(run, "44").claim()
     with pytest.raises(Fenced, match="43_0 is not the newest any more: 44_0 has taken over"):
         fence(run, "43").claim()
+
+
+def test_a_resumed_job_that_is_shown_an_old_submission_at_first_may_claim(run, monkeypatch):
+    """A shared filesystem may show a node for a minute what was there before the resume."""
+    monkeypatch.setattr(fence_module, "PATIENCE_S", 60.0)
+    monkeypatch.setattr(fence_module.time, "sleep", lambda _: submitted(run, ("train", "44"), ("train", "50")))
+    submitted(run, ("train", "44"))
+    fence(run, "50").claim()
+    with pytest.raises(Fenced, match="44_0 is not the newest any more: 50_0 has taken over"):
+        fence(run, "44").claim()
 
 
 def test_a_run_that_has_gone_is_told_and_not_taken_for_one_that_nobody_claimed(run):

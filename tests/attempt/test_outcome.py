@@ -305,13 +305,14 @@ def test_a_full_disk_does_not_keep_the_verdict_back(run):
 
 def test_the_verdict_in_the_status_keeps_what_was_known(run):
     progress = Progress(done=12, total=20, unit="steps")
-    say(run, "running", restart=0, log="logs/train/44_0/0.err", progress=progress, started="before")
+    say(run, "running", restart=0, log="logs/train/44_0/0.err", progress=progress, started="2026-11-30T10:00:00+00:00")
     journal(run).write("start")
     tried_again = outcome(run)
     tried_again.record(tried_again.settle(137))
     status = run.read_status("train", 0, 1)
     assert (status.state, status.message, status.hint) == ("stopped", "a rank died", None)
-    assert (status.log, status.progress, status.started) == ("logs/train/44_0/0.err", progress, "before")
+    assert (status.log, status.progress) == ("logs/train/44_0/0.err", progress)
+    assert status.started == "2026-11-30T10:00:00+00:00"
     journal(run, restart=1).write(*BROKEN[:1], **BROKEN[1])
     over = outcome(run, restart=1)
     over.record(over.settle(1))

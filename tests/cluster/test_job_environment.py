@@ -28,12 +28,22 @@ WANTED = {
     "HF_HOME": "/scratch/hf",
     "https_proxy": "http://proxy:3128",
     "SLURM_CONF": "/etc/slurm.conf",
+    "SCRATCH": "/scratch/me",
+    "CRAY_MPICH_DIR": "/opt/cray/pe/mpich",
+    "PE_ENV": "GNU",
+    "MPICH_GPU_SUPPORT_ENABLED": "1",
+    "ONEAPI_ROOT": "/opt/intel/oneapi",
+    "MKLROOT": "/opt/intel/mkl",
+    "KRB5_CONFIG": "/etc/krb5.conf",
+    "C_INCLUDE_PATH": "/opt/python/include",
+    "NCCL_IB_PKEY": "0x8001",
 }
 UNWANTED = {
     "AWS_SECRET_ACCESS_KEY": "canary-aws",
     "HF_TOKEN": "canary-hf",
     "CONDA_TOKEN": "canary-conda",
     "http_proxy": "http://me:canary@proxy:3128",
+    "HTTPS_PROXY": "me:canary@proxy:3128",
     "OPENAI_API_KEY": "canary-openai",
     "MY_JUDGE": "canary-mine",
     "HOOK": "https://hooks.example.org/canary",
@@ -98,4 +108,4 @@ def test_the_environment_is_put_back_whatever_happens(monkeypatch):
 def test_what_a_line_of_setup_uses_is_there():
     """Sites set $SCRATCH and $WORK at login, which a batch script does not see by itself."""
     spec = spec_of(cluster={"setup": ["source $MY_OWN/env.sh", "export A=${SSH_AUTH_SOCK}", "echo $HF_TOKEN"]})
-    assert added(spec) == dict.fromkeys(STAGES, {"MY_OWN", "SSH_AUTH_SOCK"})
+    assert added(spec) == {stage: {"MY_OWN", "SSH_AUTH_SOCK"} for stage in STAGES}

@@ -10,10 +10,12 @@ from pathlib import Path
 
 import pytest
 
+from hpcsft.cluster import lock, submit
 from hpcsft.cluster.lock import STALE_S, SubmissionLock
-from hpcsft.errors import SubmissionError
+from hpcsft.errors import HpcsftError, SubmissionError
 from hpcsft.records import write_json
 from hpcsft.rundir import RunDir
+from tests.waiting import wait_for
 
 
 @pytest.fixture
@@ -75,6 +77,28 @@ def test_whose_lock_was_taken_away_submits_nothing_more_and_leaves_the_others_al
         with pytest.raises(SubmissionError, match="another command has taken over"):
             first.renew()
     assert other.file.exists()
+
+
+def test_a_holder_that_works_for_long_is_not_taken_for_dead(run, monkeypatch):
+    """It may fetch a model for hours before it submits the first job."""
+    monkeypatch.setattr(lock, "TOUCH_S", 0.05)
+    with SubmissionLock(run) as held:
+        os.utime(held.file, (0, 0))
+        wait_for("a lock that is touched", lambda: time.time() - held.file.stat().st_mtime < STALE_S, 10)
+    assert not held.file.exists()
+
+
+def test_whose_lock_was_taken_away_does_not_remove_the_run_that_another_prepares(run, monkeypatch):
+    def taken_away(spec: object, plan: object, run: RunDir, argv: object) -> None:
+        run.path.mkdir()
+        leave(run, host="login2")
+        raise HpcsftError("it took long")
+
+    monkeypatch.setattr(submit, "prepare_run", taken_away)
+    monkeypatch.setattr(submit, "check_order", lambda *_: None)
+    with pytest.raises(HpcsftError, match="it took long"), SubmissionLock(run) as held:
+        submit._submit(None, None, run, ["train"], [], held)
+    assert run.path.exists()
 
 
 def test_a_file_that_is_empty_or_torn_is_somebodys_until_it_is_old(run):

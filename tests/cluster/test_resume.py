@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
+from hpcsft.cluster import resume as resume_module
 from hpcsft.cluster.resume import resume_run
 from hpcsft.errors import SpecError, SubmissionError
 from hpcsft.plan import Plan
-from hpcsft.records import read_json
+from hpcsft.records import read_json, write_json
 from hpcsft.rundir import RunDir
 from tests.conftest import make_spec_values
 from tests.launch.command import slurm_path
@@ -21,9 +22,10 @@ STAGES = ["preprocess", "train", "generate", "judge", "report"]
 
 @pytest.fixture
 def values(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """A spec whose inputs are not there, on a cluster that refuses every job: nothing is ever started."""
+    """A spec whose inputs are not there, on a cluster that takes every job: nothing is ever started."""
     clients = slurm_path(tmp_path / "bin")
-    (clients / "sbatch").write_text("#!/bin/sh\necho 'sbatch: error: Invalid account' >&2\nexit 1\n")
+    (clients / "sbatch").write_text("#!/bin/sh\necho Submitted batch job 17\n")
+    (clients / "squeue").touch(mode=0o755)
     monkeypatch.setenv("PATH", str(clients))
     found = make_spec_values(Path("/models/tiny"), Path("/data/a.jsonl"), Path("/data/p.json"), tmp_path / "runs")
     found["cluster"] = {"kind": "slurm", "preprocess": {"tasks": 2}, "train": {"tasks_per_node": 2}}
@@ -38,9 +40,19 @@ def ended_run(values: dict[str, Any]) -> RunDir:
 
 def resume(run: RunDir, stages: list[str], *overrides: str) -> Plan:
     """The plan that would have been submitted."""
-    with pytest.raises(SubmissionError):
-        resume_run(run, stages, overrides)
+    resume_run(run, stages, overrides)
     return Plan.model_validate(read_json(run.plan))
+
+
+def test_what_slurm_refuses_is_no_part_of_the_run(values, tmp_path):
+    """Else every later resume would ask for it again, and only who undoes it by hand could go on."""
+    run = ended_run(values)
+    write_json(run.cancelled, {"time": "then"})
+    before = contents(run)
+    (tmp_path / "bin" / "sbatch").write_text("#!/bin/sh\necho 'sbatch: error: Invalid partition' >&2\nexit 1\n")
+    with pytest.raises(SubmissionError, match="Invalid partition"):
+        resume_run(run, ["train", "report"], ["cluster.partition=lowww"])
+    assert {path: content for path, content in contents(run).items() if path in before} == before
 
 
 def told(error: pytest.ExceptionInfo[SpecError]) -> str:
@@ -130,3 +142,55 @@ def test_the_parts_of_a_stage_that_is_split_anew_are_not_taken_for_done(values):
     assert {path.name for path in run.status.iterdir()} == statuses, "as many parts as before"
     assert resume(run, STAGES, "cluster.preprocess.tasks=3").stage("preprocess").tasks == 3
     assert {path.name for path in run.status.iterdir()} == statuses - own
+
+
+def of_an_older_version(values: dict[str, Any]) -> tuple[RunDir, dict[str, Any]]:
+    """A run that was made before there were some of the fields, and its spec.json."""
+    run = ended_run(values)
+    spec = read_json(run.spec)
+    for field in ("venv", "modules", "network"):
+        del spec["cluster"][field]
+    del spec["cluster"]["retries"]["bad_node"], spec["train"]["max_steps"]
+    write_json(run.spec, spec)
+    run.submitted.unlink(missing_ok=True)
+    return run, spec
+
+
+def test_the_spec_of_an_older_run_gets_no_fields_that_its_own_code_would_refuse(values):
+    run, before = of_an_older_version(values)
+    resume(run, ["train"])
+    assert read_json(run.spec) == before
+    resume(run, ["train"], "cluster.train.nodes=2", 'cluster.env={"A": "1"}', "cluster.retries.timeout=7")
+    changed = {"nodes": 2, **{name: value for name, value in before["cluster"]["train"].items() if name != "nodes"}}
+    cluster = {**before["cluster"], "train": changed, "env": {"A": "1"}}
+    cluster["retries"] = {**cluster["retries"], "timeout": 7}
+    assert read_json(run.spec) == {**before, "cluster": cluster}
+
+
+def test_a_field_that_the_code_of_an_older_run_does_not_know_is_refused_before_anything_is_changed(values):
+    run, _ = of_an_older_version(values)
+    before = contents(run)
+    with pytest.raises(SpecError) as error:
+        resume_run(run, ["preprocess"], ["cluster.venv=/software/v", "cluster.preprocess.tasks=3"])
+    assert f"cluster.venv: {run.code} is of an older version that does not know it" in told(error)
+    assert contents(run) == before
+
+
+def test_a_run_that_is_cancelled_while_it_is_resumed_stays_cancelled(values, monkeypatch):
+    """Before anything is submitted: what comes from the hub may take hours."""
+    run = ended_run(values)
+    write_json(run.cancelled, {"time": "before"})
+    monkeypatch.setattr(resume_module, "keep_inputs", lambda *_: write_json(run.cancelled, {"time": "meanwhile"}))
+    with pytest.raises(SubmissionError, match="was cancelled while it was being resumed"):
+        resume_run(run, ["train"])
+    assert run.is_cancelled()
+
+
+def test_a_spec_of_an_older_version_that_is_not_taken_any_more_is_told_without_what_it_holds(values):
+    run, spec = of_an_older_version(values)
+    spec["cluster"]["env"] = {"WANDB_API_KEY": "canary"}
+    write_json(run.spec, spec)
+    with pytest.raises(SpecError) as error:
+        resume_run(run, ["train"])
+    assert "cluster.env: WANDB_API_KEY looks like a secret" in told(error) and "canary" not in told(error)
+    assert f"hint: the version that made {run.path} can resume it" in told(error)

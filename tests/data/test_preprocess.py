@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from hpcsft.data.shards import Manifest, map_batches, read_manifest
 from hpcsft.data.splits import held_out
 from hpcsft.errors import StageError, Stopped
 from hpcsft.models.tokenizer import load_tokenizer
+from hpcsft.provenance.hashing import InputHashing
 from hpcsft.records import read_json, read_jsonl
 from hpcsft.rundir import RunDir
 from tests.data.encoding import encoder_of, rows_of
@@ -365,6 +367,18 @@ def test_training_says_when_shards_are_of_other_data(spec_values, tmp_path, smal
     finished(run, 0)
     module.finish(begun(run, "train"))
     assert read_manifest(run.manifest).counts["conversations_read"] == 40
+
+
+def test_a_stage_whose_shards_are_whole_does_not_come_back_for_digests(spec_values, monkeypatch):
+    """On a slow filesystem attempt after attempt would end before anything new was saved, and with the last the run."""
+    run = new_run(spec_values)
+
+    def finish(self: InputHashing, between: Callable[[], None]) -> None:
+        raise Stopped("stopped by the time limit after 1 of 1 shards")
+
+    monkeypatch.setattr(InputHashing, "finish", finish)
+    preprocess(context_of(run, "preprocess"))
+    assert run.manifest.exists()
 
 
 def test_the_cache_may_be_removed_while_it_is_used(spec_values, tmp_path, small_shards):

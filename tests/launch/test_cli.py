@@ -8,10 +8,12 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from hpcsft.console import USAGE, VERBS, main
+from hpcsft.monitor import look
 from hpcsft.plan import make_plan
 from hpcsft.records import read_json
 from hpcsft.rundir import RunDir
@@ -153,6 +155,15 @@ def test_a_run_that_has_ended_is_neither_cancelled_nor_resumed(run):
     done = launch("resume.py", run.path, cwd=run.path)
     assert (done.returncode, done.stderr) == (0, "") and "nothing to resume" in done.stdout
     assert not run.cancelled.exists() and run.submission.read_bytes() == before
+
+
+def test_a_cancelled_run_that_has_not_ended_yet_is_not_said_to_have_been_resumed(run, monkeypatch, capsys):
+    """Its jobs are seen in the queue for some seconds after scancel."""
+    run.cancelled.write_text("{}")
+    monkeypatch.setattr(look, "look_at", lambda *_, **__: [SimpleNamespace(state="running", stages=[])])
+    assert main(["resume", str(run.path)]) == 1
+    assert "was cancelled, but its jobs have not ended yet" in capsys.readouterr().err
+    assert run.cancelled.exists()
 
 
 def test_cancel_asks_first_and_takes_no_for_an_answer(run, spec_values):

@@ -32,7 +32,7 @@ def log(run: RunDir, attempt: str, rank: int = 0, out: str = "", err: str = "", 
     return folder
 
 
-def say(run: RunDir, attempt: str, state: str, rank: int = 0, updated: str = "2026") -> None:
+def say(run: RunDir, attempt: str, state: str, rank: int = 0, updated: str = "2026-01-01T00:00:00+00:00") -> None:
     """Let the attempt be the last that spoke of its task, and `state` what it said."""
     stage, name = attempt.split("/")
     job_id, _, restart = name.rpartition("_")

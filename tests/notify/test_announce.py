@@ -175,6 +175,19 @@ def test_an_end_that_no_job_could_tell_is_told_by_who_sees_it(tmp_path, command,
     assert document["hint"] == f"python launch/resume.py {run.path}"
 
 
+@pytest.mark.parametrize("mode", [None, 0o770], ids=["another user's", "one that others write into"])
+def test_what_another_user_may_have_written_is_not_run_by_who_looks_at_it(tmp_path, command, told, monkeypatch, mode):
+    """Not even where its owner lets everybody write that it was told."""
+    run = run_of(tmp_path, command=command)
+    fail(run)
+    if mode:
+        run.path.chmod(mode)
+    else:
+        monkeypatch.setattr(os, "geteuid", lambda: 12345)
+    assert deliver_pending(run, "failed", "train") == NOTHING
+    assert documents(told) == [] and not run.notified.exists()
+
+
 @pytest.mark.parametrize("text", ["", None], ids=["before it said what it tries", "after"])
 def test_somebody_who_is_at_it_is_left_alone_unless_he_was_killed(tmp_path, endpoint, command, told, monkeypatch, text):
     run = run_of(tmp_path, command=command, webhook=f"${VARIABLE}")

@@ -19,7 +19,8 @@ BUSY = "allocation failure: Requested node configuration is not available\n"
 
 
 def test_what_slurm_prints_is_understood():
-    assert read_verdict("train", 0, ACCEPTED) == Verdict(stage="train", starts="2026-01-31T11:30:54", nodes="n[1-2]")
+    start = {"starts": "2026-01-31T11:30:54", "nodes": "n[1-2]", "partition": "low"}
+    assert read_verdict("train", 0, ACCEPTED) == Verdict(stage="train", **start)
     refused = read_verdict(
         "train",
         1,
@@ -70,9 +71,16 @@ def test_the_limits_explain_what_slurm_refuses():
     (finding,) = explained(refused, [LIMIT], False) or []
     assert finding.message == "no partition 'x' (Slurm: Invalid partition name specified)" and not finding.forcible
     busy = read_verdict("train", 1, BUSY)
-    (finding,) = explained(busy, [LIMIT], False) or []
+    nodes = LIMIT.model_copy(update={"where": "cluster.train.nodes"})
+    (finding,) = explained(busy, [nodes], False) or []
     assert finding.forcible  # sbatch itself may take it
     assert explained(Verdict(stage="train"), [LIMIT], False) == [LIMIT]
+
+
+def test_a_reason_is_not_told_of_another_field():
+    """Both are wrong then, and both are told."""
+    other = Verdict(stage="train", refused="Invalid node name specified")
+    assert explained(other, [LIMIT], False) is None
 
 
 def test_nodes_that_are_away_make_no_error_of_a_trial():
@@ -88,6 +96,14 @@ def test_estimates_say_what_they_are_worth():
     assert first.message == "Slurm would start preprocess at 2026-01-31 11:30 on n[1-2]"
     assert others.message.startswith("each waits for the stage before it; were they ready now, Slurm would start train")
     assert estimates([Verdict(stage="train", refused="x")], plan) == []
+
+
+@pytest.mark.parametrize(
+    "reason", ["Requested nodes are busy", "Required node not available (down, drained or reserved)"]
+)
+def test_a_job_that_sbatch_takes_and_lets_wait_is_no_error(reason):
+    (finding,) = refusals(planned()[0], [Verdict(stage="train", refused=reason)])
+    assert finding.level == "warning" and finding.message.endswith(reason)
 
 
 @pytest.mark.slurm

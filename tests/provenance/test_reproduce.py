@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from hpcsft.errors import HpcsftError
+from hpcsft.errors import HpcsftError, StageError
 from hpcsft.provenance.attempt import record_attempt
 from hpcsft.provenance.hashing import InputHashing, sha256_of
 from hpcsft.provenance.reproduce import Reproduction, reproduce, reproduction_text
@@ -64,6 +64,13 @@ def test_nothing_has_changed(run, root, tmp_path):
     assert f"runs_dir={run.path.parent}-again" in text
 
 
+def test_what_somebody_has_written_down_changes_no_terminal(run, root, tmp_path):
+    write_json(run.provenance, {**read_json(run.provenance), "host": "vm\x1b]0;title\x07\x1b[31m\x9b2J"})
+    text = reproduction_text(look(run, root, tmp_path))
+    assert "on vm\n" in text or "on vm," in text
+    assert "\x1b" not in text and "\x9b" not in text
+
+
 def test_inputs_that_changed(run, root, tmp_path):
     data = tmp_path / "data" / "a.jsonl"
     os.utime(data, (1, 1))
@@ -109,12 +116,14 @@ def test_a_key_that_is_not_set_here(run, root, tmp_path, monkeypatch):
     monkeypatch.delenv("OTHER_KEY", raising=False)
     spec = read_json(run.spec)
     spec["evaluate"]["judge"].update(kind="openai", model="m", api_key_env="OTHER_KEY")
+    run.submitted.unlink()  # of a version that kept no copy
     write_json(run.spec, spec)
     found = look(run, root, tmp_path)
     assert any("OTHER_KEY is not set" in note for note in found.notes) and found.unchanged
 
 
 def test_a_spec_that_is_not_taken_any_more(run, root, tmp_path):
+    run.submitted.unlink()  # of a version that kept no copy
     write_json(run.spec, {**read_json(run.spec), "no_such_field": 1})
     found = look(run, root, tmp_path)
     assert any("does not take this spec: error: no_such_field: unknown field" in note for note in found.notes)
@@ -167,3 +176,9 @@ def test_the_written_spec_gives_the_same_bits(spec_values, tmp_path):
     assert {record["sha256"] for record in read_json(first.inputs)["files"]} == {
         record["sha256"] for record in read_json(second.inputs)["files"]
     }
+
+
+def test_a_spec_that_was_edited_is_not_what_ran(run, root, tmp_path):
+    write_json(run.spec, {**read_json(run.spec), "seed": 8})
+    with pytest.raises(StageError, match="was edited after its submission: spec.json: seed is 8, submitted was"):
+        look(run, root, tmp_path)

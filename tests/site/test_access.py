@@ -53,3 +53,7 @@ def test_an_association_for_another_partition_is_none():
     elsewhere = Association(account="physics", partition="cpu")
     assert why(Accounts(associations=[elsewhere], enforced=["associations"])) == "none of your accounts is for it"
     assert why(Accounts(associations=[elsewhere])) is None, "where they are not enforced, a job needs none"
+
+
+def test_groups_are_named_in_letters_of_either_size():
+    assert why(allow_groups=["Staff"]) is None

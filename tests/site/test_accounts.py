@@ -33,3 +33,9 @@ def test_what_a_version_does_not_tell_is_unknown_and_no_error():
     normal, urgent = accounts.qos
     assert (urgent.max_nodes, urgent.grace_s, urgent.preempt_mode) == (None, 0, None)
     assert (normal.preempts, urgent.preempts) == ([], ["normal", "low"])
+
+
+def test_flags_of_a_qos_and_the_name_of_a_cluster_in_other_letters():
+    accounts = parse_accounts("Alps", "alps|physics||long||||\n", "", "long|||||||normal|PartitionTimeLimit\n", [])
+    assert [own.account for own in accounts.associations] == ["physics"]
+    assert accounts.qos[0].flags == ["partitiontimelimit"]

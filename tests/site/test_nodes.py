@@ -44,14 +44,35 @@ def test_a_node_of_which_little_is_told_is_no_error():
 
 
 @pytest.mark.parametrize(
-    "state", ["IDLE", "MIXED+PLANNED", "ALLOCATED", "IDLE+CLOUD+POWERED_DOWN", "IDLE+POWERING_DOWN"]
+    "state",
+    [
+        "IDLE",
+        "MIXED+PLANNED",
+        "ALLOCATED",
+        "IDLE+CLOUD+POWERED_DOWN",
+        "IDLE+POWERING_DOWN",
+        "MIXED#",
+        "ALLOCATED+CLOUD+NOT_RESPONDING+POWERING_UP",
+        "IDLE*+CLOUD+POWER",
+    ],
 )
 def test_usable_states(state):
     assert is_usable(state)
 
 
 @pytest.mark.parametrize(
-    "state", ["DOWN", "DOWN*", "IDLE*", "MIXED+DRAIN", "IDLE+NOT_RESPONDING", "UNKNOWN", "FAIL", "down"]
+    "state",
+    [
+        "DOWN",
+        "DOWN*",
+        "IDLE*",
+        "MIXED+DRAIN",
+        "IDLE+NOT_RESPONDING",
+        "UNKNOWN",
+        "FAIL",
+        "down",
+        "DOWN+CLOUD+POWERED_DOWN",
+    ],
 )
 def test_unusable_states(state):
     assert not is_usable(state)

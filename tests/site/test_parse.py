@@ -1,3 +1,5 @@
+import pytest
+
 from hpcsft.site.parse import enforced, keeps_accounts, parse_config, parse_partitions, settings
 from tests.site.made import recorded, recorded_site
 
@@ -73,3 +75,14 @@ def test_the_limits_of_a_partition():
 def test_a_partition_without_a_mode_of_its_own_has_that_of_the_cluster():
     [bare] = parse_partitions("PartitionName=bare", {}, "CANCEL")
     assert (bare.preempt_mode, bare.state, bare.priority_tier) == ("CANCEL", "UP", 1)
+
+
+def test_names_of_groups_may_have_blanks():
+    line = "PartitionName=gpu AllowGroups=domain users,HPC AllowAccounts=ALL TRES=cpu=4,mem=8G MaxTime=1-00:00:00"
+    [gpu] = parse_partitions(line, {}, "OFF")
+    assert (gpu.allow_groups, gpu.max_time_min) == (["domain users", "HPC"], 1440)
+
+
+@pytest.mark.parametrize(("word", "at_once"), [("NO", False), ("ANY", True), ("ALL", True), ("YES", True)])
+def test_whether_sbatch_refuses_at_once(word, at_once):
+    assert config(f"EnforcePartLimits = {word}").enforces_limits_at_once is at_once

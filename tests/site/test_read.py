@@ -7,6 +7,7 @@ import pytest
 from hpcsft.errors import ClusterError
 from hpcsft.site import read
 from hpcsft.site.read import read_site
+from hpcsft.slurm_client import run_client
 from tests.site.made import recorded_site
 
 pytestmark = pytest.mark.slurm
@@ -59,3 +60,16 @@ def test_a_database_that_hangs_is_waited_for_not_long_and_leaves_the_rest(accoun
         accounted_slurm.thaw("slurmdbd")
     assert (site.accounts, site.accounts_problem) == (None, "sacctmgr does not answer within 0.5 s")
     assert [partition.name for partition in site.partitions] == ["low", "high"]
+
+
+def test_a_site_that_keeps_its_nodes_and_partitions_private(slurm, monkeypatch):
+    """PrivateData=nodes,partitions: Slurm answers, and says nothing to who is no operator."""
+
+    def private(*command, ignore=(), **options):
+        if command[:2] in (("scontrol", "show"),) and command[2] in ("partition", "node"):
+            assert "Access/permission denied" in ignore
+            return ""
+        return run_client(*command, ignore=ignore, **options)
+
+    monkeypatch.setattr(read, "run_client", private)
+    assert read_site().partitions == []

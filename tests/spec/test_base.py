@@ -115,6 +115,35 @@ def test_a_variable_that_looks_like_a_secret_has_no_place_in_a_spec(name):
     assert f"{name} looks like a secret, and a spec is no place for one: read it from a file of mode 0600" in line
 
 
+@pytest.mark.parametrize("name", ["BASH_ENV", "PS4"])
+def test_what_a_shell_runs_is_no_variable(name):
+    """bash carries out commands in the value of BASH_ENV whenever it starts."""
+    (line,) = refused("cluster.env", {name: "$(touch /tmp/x)"})
+    assert f"{name}: shells run what is in it" in line
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("cluster.env", {"https_proxy": "http://me:canary-1@proxy:3128"}),
+        ("cluster.env", {"https_proxy": "me:canary-1@proxy:3128"}),
+        ("cluster.env", {"MINE": "hf_canary1" + "a" * 34}),
+        ("cluster.setup", ["export https_proxy=http://me:canary-1@proxy:3128"]),
+        ("cluster.setup", ["hf auth login --add-to-git hf_canary1" + "a" * 34]),
+        ("notify.command", ["curl", "-d", "done", "https://me:canary-1@example.org/hook"]),
+        ("notify.command", ["curl", "-H", "Authorization: Bearer sk-canary-1" + "a" * 34, "https://example.org"]),
+    ],
+)
+def test_a_key_is_known_wherever_it_stands_and_not_shown(field, value):
+    lines = refused(field, value)
+    assert "a key or a password" in lines[0] and "canary" not in str(lines)
+
+
+def test_a_password_may_come_from_a_variable_of_the_shell():
+    line = "export https_proxy=http://me:$(cat ~/.proxy)@proxy:3128 http_proxy=http://me:$PW@proxy:3128"
+    assert parse_spec(minimal(cluster={"setup": [line]})).cluster.setup == [line]
+
+
 @pytest.mark.parametrize(
     "line", ["export HF_TOKEN=hf_abcdefgh", "A=1 MY_PASSWORD='x y z 1 2' run", 'declare -x API_KEY="0123456789"; true']
 )

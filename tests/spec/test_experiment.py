@@ -566,3 +566,9 @@ def test_an_adapter_is_no_llama():
     model["lora"]["export"] = "adapter"
     (line,) = errors_of(minimal(model=model))
     assert line == 'error: model.export: "llama" writes a whole model; with it model.lora.export has to be "merged"'
+
+
+def test_a_further_field_of_a_later_version_changes_no_name():
+    """What is at its default is left out of the digest, however it came to be there."""
+    bare, told = parse_spec(minimal()), parse_spec(minimal(train={"epochs": 3}, cluster={"modules": []}))
+    assert told.digest() == bare.digest() != parse_spec(minimal(train={"epochs": 2})).digest()

@@ -21,6 +21,7 @@ import torch.distributed as dist
 from hpcsft.attempt.causes import cause_of
 from hpcsft.attempt.identity import TaskIdentity
 from hpcsft.attempt.outcome import nodes_of
+from hpcsft.errors import StageError
 from hpcsft.rundir import RunDir
 from hpcsft.stage import StageContext
 from hpcsft.train import node_check, node_report
@@ -28,7 +29,7 @@ from hpcsft.train.exchange import Exchange
 from hpcsft.train.node_check import Findings, check_all_reduce, check_nodes, judge_all_reduce, judge_reports
 from hpcsft.train.node_report import NodeReport, device_problem, look_at_node, temporary_problem, write_and_read
 from tests.attempt.made import empty_run, events, journal
-from tests.prepared import context_of
+from tests.prepared import context_of, new_run
 
 CPU = torch.device("cpu")
 
@@ -92,6 +93,31 @@ def test_a_full_shared_filesystem_is_not_the_nodes_fault(run, monkeypatch):
     assert judge_reports({0: "n1"}, [report], {}) == Findings(disk_full=report.disk_full)
 
 
+def test_what_the_users_own_environment_lacks_is_no_nodes_fault(run, monkeypatch):
+    """Else one good node after the other would be excluded."""
+    told = "cuda:0 does not compute: CUDA error: no kernel image is available for execution on the device"
+    monkeypatch.setattr(node_report, "device_problem", lambda device: told)
+    report = look_at_node(context(run), CPU)
+    assert (report.problems, report.environment) == ([], told)
+    assert judge_reports({0: "n1"}, [report], {}) == Findings(environment=told)
+    monkeypatch.setattr(node_report, "device_problem", lambda device: "cuda:0 does not compute: ECC error")
+    assert look_at_node(context(run), CPU).environment is None
+
+
+def test_a_folder_for_temporary_files_that_the_spec_names_is_no_nodes_fault(tmp_path, spec_values, monkeypatch):
+    spec_values["cluster"]["env"] = {"TMPDIR": "/sys"}
+    monkeypatch.setenv("TMPDIR", "/sys")
+    report = look_at_node(context(new_run(spec_values)), CPU)
+    assert report.problems == [] and report.environment.startswith("/sys takes no temporary files")
+
+
+def test_all_ranks_end_for_what_the_environment_lacks(run):
+    exchange = Exchange(dist.HashStore(), 0, 1)
+    with pytest.raises(StageError, match="no kernel image") as caught:
+        node_check._settle("findings", Findings(environment="no kernel image"), exchange, context(run), 1.0)
+    assert "cluster.env.TMPDIR" in caught.value.hint and cause_of(caught.value) == "code"
+
+
 def test_the_clock_of_the_file_server_is_read_from_a_file(tmp_path, monkeypatch):
     assert write_and_read(tmp_path / "file") == 0
     clock = time.time
@@ -133,15 +159,15 @@ def test_a_rank_that_has_nothing_to_report_is_not_waited_for():
 
 CLOCKS = {
     "alike": ({"n1": 0, "n2": 0.2}, 0, {}, []),
-    "one ahead": ({"n1": 0, "n2": 0, "n3": 100}, 0, {"n3": "its clock is 100 s ahead of the others'"}, []),
+    "one ahead": ({"n1": 0, "n2": 0, "n3": 400}, 0, {"n3": "its clock is 400 s ahead of the others'"}, []),
     "one a little behind": ({"n1": 0, "n2": 0, "n3": -10}, 0, {}, ["n3: its clock is 10 s behind the others'"]),
     "that of rank 0 wrong": (
-        {"n1": 0, "n2": -100, "n3": -100},
-        -100,
-        {"n1": "its clock is 100 s ahead of the others'"},
+        {"n1": 0, "n2": -400, "n3": -400},
+        -400,
+        {"n1": "its clock is 400 s ahead of the others'"},
         [],
     ),
-    "two, and the server knows which": ({"n1": 0, "n2": 100}, 100, {"n1": "its clock is 100 s behind the others'"}, []),
+    "two, and the server knows which": ({"n1": 0, "n2": 400}, 400, {"n1": "its clock is 400 s behind the others'"}, []),
     "only the server's wrong": (
         {"n1": 0, "n2": 0},
         300,

@@ -189,7 +189,7 @@ def _status(path: Path) -> StageStatus:
 
 
 def _rows(path: Path) -> Rows:
-    return list(read_jsonl(path))
+    return [row for row in read_jsonl(path) if isinstance(row, dict)]
 
 
 def _json_or_none(path: Path) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 import re
@@ -14,6 +15,8 @@ from hpcsft.spec import ExperimentSpec
 
 SHOWN = ("torch", "transformers", "deepspeed", "accelerate", "datasets", "flash-attn", "peft", "lm-eval", "submitit")
 """Packages whose versions are always told; None where one is missing."""
+PACKAGE = re.compile(r"([\w.]+)-([^-]+)(?:-py[\d.]+(?:-[\w.-]+)?)?\.(?:dist-info|egg-info|egg)")
+"""What pip, setuptools and distutils call the folder, or file, of a package's metadata."""
 NCCL = re.compile(r"nvidia[-_.]nccl[-_.]cu\d+", re.IGNORECASE)
 
 
@@ -63,7 +66,19 @@ def _at(prefix: Path) -> Environment:
         homes.append(Path(settings["home"]).parent)
     folders = [folder for home in homes for folder in sorted(home.glob("lib*/python3*/*-packages"))]
     version = settings.get("version") or settings.get("version_info") or _folder_version(folders)
-    return _look(str(prefix), version, [str(folder) for folder in folders])
+    version = ".".join(version.split(".")[:3]) if version else None  # virtualenv writes 3.11.2.final.0
+    return _look(str(prefix), version, [path for folder in folders for path in (str(folder), *_added(folder))])
+
+
+def _added(folder: Path) -> Iterator[str]:
+    """Folders that .pth files add: packages that are installed from a checkout, and eggs."""
+    for file in sorted(folder.glob("*.pth")):
+        with contextlib.suppress(OSError, UnicodeDecodeError):
+            for line in file.read_text(encoding="utf-8").splitlines():
+                if line.strip() and not line.startswith(("#", "import ", "import\t")):
+                    path = folder / line.strip()
+                    if path.is_dir():
+                        yield str(path)
 
 
 def _settings(file: Path) -> dict[str, str]:
@@ -98,10 +113,30 @@ def _look(prefix: str, python: str | None, folders: list[str]) -> Environment:
 
 def _installed(folder: str) -> Iterator[tuple[str, str]]:
     """By the names of the folders NAME-VERSION.dist-info, which is quicker than to read what is in them."""
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            if found := re.fullmatch(r"([\w.]+)-([^-]+)\.(dist-info|egg-info)", entry.name):
-                yield re.sub(r"[_.]+", "-", found[1]).lower(), found[2]
+    if folder.endswith(".egg") and (found := PACKAGE.fullmatch(os.path.basename(folder))):
+        yield _canonical(found[1]), found[2]
+    try:
+        names = os.listdir(folder)
+    except OSError:  # on sys.path, and not ours to read
+        return
+    for name in names:
+        if found := PACKAGE.fullmatch(name):
+            yield _canonical(found[1]), found[2]
+        elif found := re.fullmatch(r"([\w.]+)\.egg-info", name):  # left by `setup.py develop` in a checkout
+            yield _canonical(found[1]), _told_version(Path(folder, name, "PKG-INFO"))
+
+
+def _canonical(name: str) -> str:
+    return re.sub(r"[_.]+", "-", name).lower()
+
+
+def _told_version(file: Path) -> str:
+    """The Version in the metadata of a package; `unknown` if nobody tells."""
+    try:
+        found = re.search(r"^Version: (\S+)", file.read_text(encoding="utf-8", errors="replace"), re.MULTILINE)
+    except OSError:
+        found = None
+    return found[1] if found else "unknown"
 
 
 def _torch_build(file: Path | None) -> tuple[str | None, str | None, bool]:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import configparser
+import os
 from collections.abc import Collection, Iterator, Mapping
 
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
+from packaging.version import InvalidVersion, Version
 
 from hpcsft.cluster.snapshot import source_root
 from hpcsft.plan import Plan
@@ -16,6 +18,9 @@ from hpcsft.preflight.fields import field_of
 from hpcsft.preflight.finding import Finding
 from hpcsft.shell import command
 from hpcsft.spec import ExperimentSpec
+
+TOOLCHAIN = ("cuda", "cudnn", "nccl", "gcc", "rocm", "openmpi", "ucx", "libfabric", "ninja", "slurm", "apptainer")
+"""What the names of modules begin with that bring no Python packages."""
 
 
 def requirements() -> tuple[str, dict[str, list[Requirement]]]:
@@ -53,20 +58,24 @@ def environment_findings(
         return
     where = next((f"cluster.{name}" for name in ("venv", "conda") if getattr(spec.cluster, name)), "python")
     python, packages = requirements()
-    if environment.python and not SpecifierSet(python).contains(environment.python, prereleases=True):
+    if environment.python and not _within(SpecifierSet(python), environment.python):
         message = f"{environment.prefix}: Python {environment.python}, and hpcsft needs {python}"
         yield Finding(level="error", where=where, message=message, hint="make it with a newer Python", forcible=True)
-    yield from package_findings(where, environment, packages[""])
+    brought = _may_bring_packages(spec)
+    yield from package_findings(where, environment, packages[""], brought)
     for extra, (_, field) in extras_of(spec, stages).items():
-        yield from package_findings(field, environment, packages.get(extra, []))
+        yield from package_findings(field, environment, packages.get(extra, []), brought)
     yield from _gpu_build(spec, plan, stages, where, environment)
     yield from _attention(spec, plan, stages, environment)
 
 
-def package_findings(where: str, environment: Environment, wanted: Collection[Requirement]) -> Iterator[Finding]:
+def package_findings(
+    where: str, environment: Environment, wanted: Collection[Requirement], brought: bool = False
+) -> Iterator[Finding]:
     """Packages that are missing, which is the end of every job, or out of the range that hpcsft was tried with.
 
-    The job may find others: by its setup, its modules, its PYTHONPATH. So the user may overrule it.
+    The job may find others, by its setup, its modules, its PYTHONPATH: it is a warning where there are any (`brought`),
+    and an error that the user may overrule where there are none.
     """
     missing: list[Requirement] = []
     others: list[Requirement] = []
@@ -74,17 +83,35 @@ def package_findings(where: str, environment: Environment, wanted: Collection[Re
         version = environment.versions.get(canonicalize_name(requirement.name))
         if version is None:
             missing.append(requirement)
-        elif not requirement.specifier.contains(version, prereleases=True):
+        elif not _within(requirement.specifier, version):
             others.append(requirement)
     install = [f"{environment.prefix}/bin/python", "-m", "pip", "install"]
     if missing:
         names = ", ".join(requirement.name for requirement in missing)
-        message = f"not installed in {environment.prefix}: {names}"
-        yield Finding(level="error", where=where, message=message, hint=command([*install, *missing]), forcible=True)
+        message, hint = f"not installed in {environment.prefix}: {names}", command([*install, *missing])
+        if brought:
+            message += "; every job fails unless its modules, setup or PYTHONPATH bring that"
+            yield Finding(level="warning", where=where, message=message, hint=f"if they do not: {hint}")
+        else:
+            yield Finding(level="error", where=where, message=message, hint=hint, forcible=True)
     if others:
         names = ", ".join(f"{r.name} {environment.versions[canonicalize_name(r.name)]}" for r in others)
         message = f"versions in {environment.prefix} that hpcsft was not made for: {names}"
         yield Finding(level="warning", where=where, message=message, hint=command([*install, *others]))
+
+
+def _may_bring_packages(spec: ExperimentSpec) -> bool:
+    """May the job find packages that are not in its environment?"""
+    modules = [name for name in spec.cluster.modules if not name.lower().startswith(TOOLCHAIN)]
+    return bool(modules or spec.cluster.setup or {**os.environ, **spec.cluster.env}.get("PYTHONPATH"))
+
+
+def _within(wanted: SpecifierSet, version: str) -> bool:
+    """Is a version in the range? A site's own build, as 2.6.0a0+ecf3bae, counts as 2.6.0; an odd name as fitting."""
+    try:
+        return wanted.contains(Version(version).base_version, prereleases=True)
+    except InvalidVersion:
+        return True
 
 
 def _gpu_build(

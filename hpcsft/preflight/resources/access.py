@@ -55,15 +55,26 @@ def is_open(site: Site, partition: Partition) -> bool:
     return partition.state == "UP" and closed_because(site, partition) is None
 
 
-def access_findings(spec: ExperimentSpec, stage: StagePlan, partition: Partition, site: Site) -> list[Finding]:
-    """What keeps a job of this stage out of this partition."""
+def access_findings(
+    spec: ExperimentSpec, stage: StagePlan, partition: Partition, site: Site, accepted: bool = False
+) -> list[Finding]:
+    """What keeps a job of this stage out of this partition; of what Slurm has `accepted`, what it does not look at."""
     where = field_of(spec, stage.name, "partition")
     return [
-        *_partition_state(where, partition, site),
-        *_partition_users(where, partition, site),
-        *_account(spec, stage, partition, site),
-        *_qos(spec, stage, partition, site),
+        *(f for f in _partition_state(where, partition, site) if not (accepted and f.level == "error")),
+        *([] if accepted else _partition_users(where, partition, site)),
+        *([] if accepted and site.enforces_limits_at_once else _policies(spec, stage, partition, site, accepted)),
     ]
+
+
+def _policies(
+    spec: ExperimentSpec, stage: StagePlan, partition: Partition, site: Site, accepted: bool
+) -> Iterator[Finding]:
+    unknown = association_of(stage, partition, site.accounts) is None
+    if accepted and unknown and enforces(site.accounts, "associations"):  # it has one that we are not told of
+        return
+    yield from _account(spec, stage, partition, site, accepted)
+    yield from _qos(spec, stage, partition, site, accepted)
 
 
 def _partition_state(where: str, partition: Partition, site: Site) -> Iterator[Finding]:
@@ -81,7 +92,7 @@ def _partition_users(where: str, partition: Partition, site: Site) -> Iterator[F
         message = f"partition {partition.name} takes jobs of root only"
         yield Finding(level="error", where=where, message=message, hint=_open_ones(site), forcible=True)
     allowed = partition.allow_groups
-    if allowed is not None and site.groups and site.user != "root" and not set(allowed) & set(site.groups):
+    if allowed is not None and site.groups and site.user != "root" and not _lower(allowed) & _lower(site.groups):
         message = (
             f"partition {partition.name} is for the groups {listed(allowed)}, "
             f"and {site.user} is in {listed(site.groups)}"
@@ -94,7 +105,9 @@ def _open_ones(site: Site) -> str:
     return f"partitions open to {site.user}: {listed(names)}" if names else "ask the administrators for access"
 
 
-def _account(spec: ExperimentSpec, stage: StagePlan, partition: Partition, site: Site) -> Iterator[Finding]:
+def _account(
+    spec: ExperimentSpec, stage: StagePlan, partition: Partition, site: Site, accepted: bool
+) -> Iterator[Finding]:
     where, accounts = field_of(spec, stage.name, "account"), site.accounts
     own = association_of(stage, partition, accounts)
     if enforces(accounts, "associations") and own is None:
@@ -111,12 +124,22 @@ def _account(spec: ExperimentSpec, stage: StagePlan, partition: Partition, site:
             f"partition {partition.name} is for the accounts {listed(partition.allow_accounts)}, not for {charged}"
         )
         hint = f"{where}={may[0]}" if may else "take another partition, or ask the administrators for such an account"
-        yield Finding(level="error", where=where, message=message, hint=hint, forcible=True)
+        if accepted and _has_subaccounts(site):
+            message += ": a job would wait for ever, unless it is a subaccount of these"
+            yield Finding(level="warning", where=where, message=message, hint=hint)
+        else:
+            yield Finding(level="error", where=where, message=message, hint=hint, forcible=True)
     elif account and account.lower() in _lower(partition.deny_accounts):
         message = f"partition {partition.name} is closed to account {account}"
         other = [name for name in usable if name.lower() not in _lower(partition.deny_accounts)]
         hint = f"{where}={other[0]}, or another partition" if other else "take another partition"
         yield Finding(level="error", where=where, message=message, hint=hint, forcible=True)
+
+
+def _has_subaccounts(site: Site) -> bool:
+    """May AllowAccounts hold for subaccounts too, as in newer versions of Slurm? A user is not told whose they are."""
+    year = site.version.partition(".")[0]
+    return not year.isdecimal() or int(year) >= 23
 
 
 def _no_association(where: str, stage: StagePlan, partition: Partition, user: str, accounts: Accounts) -> Finding:
@@ -136,18 +159,18 @@ def _no_association(where: str, stage: StagePlan, partition: Partition, user: st
     return Finding(level="error", where=where, message=message, hint=hint, forcible=True)
 
 
-def _qos(spec: ExperimentSpec, stage: StagePlan, partition: Partition, site: Site) -> Iterator[Finding]:
+def _qos(spec: ExperimentSpec, stage: StagePlan, partition: Partition, site: Site, accepted: bool) -> Iterator[Finding]:
     where, accounts = field_of(spec, stage.name, "qos"), site.accounts
     if not enforces(accounts, "qos"):
         return
     assert accounts
     own = association_of(stage, partition, accounts)
     name = qos_name(stage, own)
-    if stage.qos and accounts.qos and qos_named(accounts, stage.qos) is None:
+    if not accepted and stage.qos and accounts.qos and qos_named(accounts, stage.qos) is None:
         hint = instead(stage.qos, own.qos if own else [qos.name for qos in accounts.qos])
         yield Finding(level="error", where=where, message=f"no QOS '{stage.qos}' here", hint=hint, forcible=True)
         return
-    if stage.qos and own and own.qos and stage.qos.lower() not in _lower(own.qos):
+    if not accepted and stage.qos and own and own.qos and stage.qos.lower() not in _lower(own.qos):
         message = f"account {own.account} may not use QOS {stage.qos}"
         hint = f"it may use {listed(own.qos)}"
         yield Finding(level="error", where=where, message=message, hint=hint, forcible=True)

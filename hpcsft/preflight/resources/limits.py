@@ -25,6 +25,12 @@ ARRAY_FIELD = {
     "benchmark": "benchmark.checkpoints",
 }
 """What sets the size of a stage's array."""
+OVERRULED_BY = {
+    "max_time_min": "partitiontimelimit",
+    "max_nodes": "partitionmaxnodes",
+    "min_nodes": "partitionminnodes",
+}
+"""Limit of a partition -> the flag of a QOS whose jobs may go beyond it."""
 
 
 def partitions_of(stage: StagePlan, site: Site) -> list[Partition]:
@@ -33,15 +39,21 @@ def partitions_of(stage: StagePlan, site: Site) -> list[Partition]:
     return [found for name in names if (found := site.partition(name))]
 
 
-def limit_findings(spec: ExperimentSpec, stage: StagePlan, site: Site) -> list[Finding]:
-    """What this cluster has against a stage. Of several partitions one that fits is enough."""
-    unknown = list(_unknown_partitions(spec, stage, site))
+def limit_findings(spec: ExperimentSpec, stage: StagePlan, site: Site, accepted: bool = False) -> list[Finding]:
+    """What this cluster has against a stage. Of several partitions one that fits is enough.
+
+    `accepted`: Slurm's own trial has found nodes for it, and what it looks at is no error, whatever we read: a plugin
+    of the site may have changed what was asked for. It looks at limits of time, nodes, accounts and QOS of a partition
+    only where the site enforces them at once (EnforcePartLimits); else such a job is taken, and waits for ever.
+    """
+    unknown = [] if accepted else list(_unknown_partitions(spec, stage, site))
+    limits_known = accepted and site.enforces_limits_at_once
     each = [
         [
-            *access_findings(spec, stage, partition, site),
-            *_time(spec, stage, partition, site),
-            *_node_counts(spec, stage, partition, site),
-            *node_findings(spec, stage, partition, site),
+            *access_findings(spec, stage, partition, site, accepted),
+            *([] if limits_known else _time(spec, stage, partition, site)),
+            *([] if limits_known else _node_counts(spec, stage, partition, site)),
+            *(f for f in node_findings(spec, stage, partition, site) if not (accepted and f.level == "error")),
         ]
         for partition in partitions_of(stage, site)
     ]
@@ -53,8 +65,10 @@ def limit_findings(spec: ExperimentSpec, stage: StagePlan, site: Site) -> list[F
 def _unknown_partitions(spec: ExperimentSpec, stage: StagePlan, site: Site) -> Iterator[Finding]:
     where = field_of(spec, stage.name, "partition")
     names = [partition.name for partition in site.partitions]
+    if not names:  # nobody told
+        return
     if not stage.partition:
-        if names and site.partition(None) is None:
+        if site.partition(None) is None:
             hint = f"name one: {where}={names[0]}; there are {listed(names)}"
             message = "no partition is given, and this cluster has no default one"
             yield Finding(level="error", where=where, message=message, hint=hint, forcible=True)
@@ -80,6 +94,8 @@ def _owners(stage: StagePlan, partition: Partition, site: Site) -> list[tuple[st
         return []
     own = association_of(stage, partition, accounts)
     qualities = [qos_named(accounts, name) for name in (partition.qos, qos_name(stage, own))]
+    if qualities[1] and "overpartqos" in qualities[1].flags:
+        qualities.reverse()
     return [
         *((f"QOS {qos.name}", qos) for qos in qualities if qos),
         *([(f"account {own.account}", own)] if own else []),
@@ -93,9 +109,20 @@ def _tightest(field: str, stage: StagePlan, partition: Partition, site: Site) ->
         for of, owner in _owners(stage, partition, site)
         if (value := getattr(owner, field, None)) is not None
     ]
-    value = getattr(partition, field)
+    value = None if _overrules(field, stage, partition, site) else getattr(partition, field)
     limits = [*owned[:1], *([Limit(value, f"partition {partition.name}")] if value is not None else [])]
     return min(limits, key=lambda limit: limit.value, default=None)
+
+
+def _overrules(field: str, stage: StagePlan, partition: Partition, site: Site) -> bool:
+    """May a job of this QOS go beyond this limit of its partition?"""
+    accounts = site.accounts
+    qos = qos_named(accounts, qos_name(stage, association_of(stage, partition, accounts)))
+    return qos is not None and OVERRULED_BY[field] in qos.flags
+
+
+def _own(spec: ExperimentSpec, stage: StagePlan) -> str:
+    return "" if spec.cluster.resolved(stage.name)["time"] else " (hpcsft's own, where the spec gives none)"
 
 
 def _time(spec: ExperimentSpec, stage: StagePlan, partition: Partition, site: Site) -> Iterator[Finding]:
@@ -104,7 +131,7 @@ def _time(spec: ExperimentSpec, stage: StagePlan, partition: Partition, site: Si
     if limit and stage.time_min > limit.value:
         most = duration_text(round(60 * limit.value))
         message = (
-            f"the time limit {stage.time} is above the {most} that {limit.of} allows: "
+            f"the time limit {stage.time}{_own(spec, stage)} is above the {most} that {limit.of} allows: "
             "the job would be refused, or wait for ever"
         )
         longer = _longer(stage, partition, site) if limit.of == f"partition {partition.name}" else ""
@@ -137,7 +164,7 @@ def _node_counts(spec: ExperimentSpec, stage: StagePlan, partition: Partition, s
             "it would be refused, or wait for ever"
         )
         yield Finding(level="error", where=where, message=message, hint=f"{where}={limit.value:g}", forcible=True)
-    if stage.nodes < partition.min_nodes:
+    if stage.nodes < partition.min_nodes and not _overrules("min_nodes", stage, partition, site):
         message = f"partition {partition.name} is for jobs of at least {partition.min_nodes} nodes; given {stage.nodes}"
         hint = "take another partition for this stage"
         yield Finding(
@@ -148,8 +175,13 @@ def _node_counts(spec: ExperimentSpec, stage: StagePlan, partition: Partition, s
 def _array(stage: StagePlan, site: Site) -> Iterator[Finding]:
     if site.max_array_size is not None and stage.tasks > max(1, site.max_array_size):
         where = ARRAY_FIELD[stage.name]
-        message = f"an array of {stage.tasks} jobs is larger than the {site.max_array_size} that this cluster takes"
-        hint = f"{where}={site.max_array_size}, or less"
+        most = max(1, site.max_array_size)
+        takes = (
+            f"is larger than the {most} that this cluster takes"
+            if most > 1
+            else "is asked for, and this cluster takes none"
+        )
+        message, hint = f"an array of {stage.tasks} jobs {takes}", f"{where}={most}" + (", or less" if most > 1 else "")
         yield Finding(level="error", where=where, message=message, hint=hint, forcible=True)
 
 
@@ -179,3 +211,4 @@ def _submitted_limits(stage: StagePlan, site: Site) -> Iterator[tuple[str, int]]
             value = owner.max_submitted_per_user if isinstance(owner, Qos) else owner.max_submitted
             if value is not None:
                 yield of, value
+                return  # the first that is set counts

@@ -23,6 +23,8 @@ from hpcsft.spec import ExperimentSpec
 
 HOPELESS = 1.5
 """Model states that are so many times the memory of a GPU are no matter of an estimate."""
+UNSET_MB = 1
+"""RealMemory of a node where slurm.conf gives none."""
 LARGE_BYTES = 8 * GB
 """From here on a default of the cluster's memory, or a GPU, may well have too little."""
 
@@ -112,7 +114,7 @@ def _host(
 ) -> Iterator[Finding]:
     where = field_of(spec, "train", "mem_gb")
     need = f"the ranks of the first node of training need about {needed / GB:,.1f} GB of its memory"
-    node_gb = max((kind.memory_mb for kind in kinds), default=0) * 1024**2 / GB or host_gb
+    node_gb = max((kind.memory_mb for kind in kinds if kind.memory_mb > UNSET_MB), default=0) * 1024**2 / GB or host_gb
     if host_gb is None and stage.mem_gb is not None and needed > stage.mem_gb * 1024**3:
         hint = f"cluster.train.mem_gb={-(-needed // 1024**3)}, or more"
         yield Finding(level="warning", where=where, message=f"{need}, and {stage.mem_gb:g} are asked for", hint=hint)

@@ -9,6 +9,7 @@ from hpcsft.plan import Plan, StagePlan
 from hpcsft.preflight.finding import Finding
 from hpcsft.preflight.nearest import listed
 from hpcsft.preflight.resources.access import association_of, qos_name
+from hpcsft.preflight.resources.limits import partitions_of
 from hpcsft.site.access import closed_because
 from hpcsft.site.preemption import Preemption, kill_wait_s, preemption
 from hpcsft.site.records import Site
@@ -29,7 +30,7 @@ def notice_findings(plan: Plan, site: Site, save_s: float | None, measured: bool
 
 def _train(plan: Plan, site: Site, save_s: float | None, measured: bool) -> Iterator[Finding]:
     train = plan.stage("train")
-    partition = site.partition(train.partition)
+    partition = next(iter(partitions_of(train, site)), None)
     if partition is None:
         return
     where, save = "cluster.train.partition", _save(save_s, measured)
@@ -46,10 +47,12 @@ def _train(plan: Plan, site: Site, save_s: float | None, measured: bool) -> Iter
 
 
 def _of(stage: StagePlan, site: Site) -> Preemption | None:
-    partition = site.partition(stage.partition)
-    if partition is None:
-        return None
-    return preemption(site, partition, qos_name(stage, association_of(stage, partition, site.accounts)))
+    """Of several partitions, that which leaves the least time; None if nothing preempts in any."""
+    found = [
+        preemption(site, partition, qos_name(stage, association_of(stage, partition, site.accounts)))
+        for partition in partitions_of(stage, site)
+    ]
+    return min(filter(None, found), key=lambda one: one.notice_s, default=None)
 
 
 def _save(save_s: float | None, measured: bool) -> str:

@@ -16,6 +16,8 @@ IN_MEMORY = frozenset(("tmpfs", "ramfs", "devtmpfs", "overlay", "aufs", "squashf
 """Filesystems that no other machine sees."""
 ON_DISK = frozenset(("ext2", "ext3", "ext4", "xfs", "btrfs", "zfs", "f2fs", "jfs", "reiserfs", "vfat", "ntfs"))
 """Filesystems of a disk in this machine, which may still be exported to others."""
+SYSTEM = "/usr"
+"""The prefix of the Python of the operating system, which every node has from its own image."""
 TEMPORARY = ("/tmp", "/var/tmp", "/dev/shm", "/run")
 """Folders of each machine's own, unless a filesystem of a network is mounted there."""
 
@@ -77,7 +79,7 @@ def sharing_findings(paths: Mapping[str, Sequence[str]], mounts: Sequence[Mount]
             real = os.path.realpath(path)
             where = locality(real, mounts)
             mount = mount_of(real, mounts)
-            if where != "shared" and mount:
+            if where != "shared" and mount and real != SYSTEM:
                 found = places.setdefault((where, mount.folder, mount.kind), [])
                 if field not in [known for known, _ in found]:
                     found.append((field, path))

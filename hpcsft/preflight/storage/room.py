@@ -124,7 +124,7 @@ def room_findings(disk: dict[str, Any], quota_bytes: int | None) -> Iterator[Fin
 def _free_files(folder: Path) -> int | None:
     """Files that may still be made on a filesystem; None where it does not count them."""
     found = os.statvfs(folder)
-    return found.f_favail if found.f_files else None
+    return found.f_favail or None if found.f_files else None  # 0, and one was just made: it does not count them
 
 
 def file_findings(spec: ExperimentSpec, plan: Plan, free: int | None, quotas: Sequence[Quota]) -> Iterator[Finding]:

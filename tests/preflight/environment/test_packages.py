@@ -67,3 +67,22 @@ def test_a_virtual_environment_that_builds_on_another(tmp_path):
 def test_what_is_not_there_is_empty_and_a_container_is_closed(tmp_path):
     assert look(venv=str(tmp_path / "none")).versions == {}
     assert environment_of(planned(cluster={"container": {"runtime": "pyxis", "image": "a#b:1"}})[0]) is None
+
+
+def test_packages_of_checkouts_eggs_and_old_installers(tmp_path):
+    """`setup.py develop`, `setup.py install`, and distutils leave other names than pip."""
+    prefix = make_environment(tmp_path / "venv")
+    packages, checkout = prefix / "lib" / "python3.12" / "site-packages", tmp_path / "DeepSpeed"
+    (checkout / "deepspeed.egg-info").mkdir(parents=True)
+    (checkout / "deepspeed.egg-info" / "PKG-INFO").write_text("Name: deepspeed\nVersion: 0.19.9+abc\n")
+    (packages / "flash_attn-2.7.4-py3.12-linux-x86_64.egg").mkdir()
+    (packages / "datasets-4.1.0-py3.12.egg-info").touch()
+    (packages / "easy-install.pth").write_text(f"{checkout}\nimport sys\n./flash_attn-2.7.4-py3.12-linux-x86_64.egg\n")
+    found = look(conda=str(prefix)).versions
+    assert (found["deepspeed"], found["flash-attn"], found["datasets"]) == ("0.19.9+abc", "2.7.4", "4.1.0")
+
+
+def test_the_version_that_virtualenv_writes(tmp_path):
+    prefix = make_environment(tmp_path / "venv")
+    (prefix / "pyvenv.cfg").write_text("home = /usr/bin\nversion_info = 3.11.2.final.0\n")
+    assert look(venv=str(prefix)).python == "3.11.2"

@@ -86,3 +86,20 @@ def test_a_container_is_not_looked_into():
 
 def test_versions_in_a_line():
     assert versions_text({"python": "3.11.2", "torch": "2.6.0", "nccl": None}) == "python 3.11.2, torch 2.6.0"
+
+
+def test_a_build_of_the_site_counts_as_its_version_and_an_odd_one_as_fitting():
+    for version in ("2.6.0a0+ecf3bae", "2.6.0rc1", "2.6.cuda118-gcc", "unknown"):
+        there = Environment(prefix="/env", python="3.11", versions={"torch": version})
+        assert not list(package_findings("x", there, [Requirement("torch>=2.6")])), version
+
+
+def test_what_modules_setup_or_a_path_may_bring_is_a_warning(monkeypatch):
+    monkeypatch.delenv("PYTHONPATH", raising=False)
+    lacking = environment(versions={})
+    assert found(lacking)[0].startswith("error: python: not installed in /env")
+    assert found(lacking, cluster={"modules": ["cuda/12.4"]})[0].startswith("error: python: not installed in /env")
+    for brings in ({"modules": ["pytorch"]}, {"setup": ["source env.sh"]}, {"env": {"PYTHONPATH": "/apps/torch"}}):
+        warning, hint = found(lacking, cluster=brings)
+        assert warning.startswith("warning: python: not installed in /env: torch")
+        assert warning.endswith("unless its modules, setup or PYTHONPATH bring that") and "if they do not" in hint

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from hpcsft.preflight.resources.limits import count_findings, limit_findings
-from hpcsft.site.records import Partition, Site
+from hpcsft.site.records import Partition, Qos, Site
 from tests.preflight.made import A100, accounts, cluster, planned, with_gpu
 
 GPUS = {"gpus_per_node": 8, "cpus_per_task": 8}
@@ -100,3 +100,33 @@ def test_more_jobs_than_may_be_in_the_queue():
     assert not list(count_findings(plan, ["preprocess", "train"], site))
     (finding,) = count_findings(plan, ["preprocess", "train"], cluster(max_submitted=4))
     assert "MaxJobCount" in finding.message
+
+
+@pytest.mark.parametrize(
+    ("flag", "limits", "given"),
+    [
+        ("partitiontimelimit", {"max_time_min": 60}, {"time": "02:00:00"}),
+        ("partitionmaxnodes", {"max_nodes": 1}, {"train": {"nodes": 2}}),
+        ("partitionminnodes", {"min_nodes": 2}, {}),
+    ],
+)
+def test_a_qos_may_go_beyond_its_partition(flag, limits, given):
+    known = accounts()
+    free = known.model_copy(update={"qos": [Qos(name="normal", flags=[flag]), Qos(name="long")]})
+    assert found(with_gpu(**limits).model_copy(update={"accounts": known}), **given)[0].startswith("error: ")
+    assert found(with_gpu(**limits).model_copy(update={"accounts": free}), **given) == []
+
+
+def test_of_the_limits_of_several_qos_the_first_that_is_set_counts():
+    tight, wide = Qos(name="normal", max_submitted_per_user=1), Qos(name="gpuq", max_submitted_per_user=100)
+    over = tight.model_copy(update={"flags": ["overpartqos"]})
+    _, plan = planned(cluster=GPUS)
+    for own, number in ((tight, 0), (over, 1)):
+        site = with_gpu(qos="gpuq").model_copy(update={"accounts": accounts(qos=[own, wide])})
+        assert len(list(count_findings(plan, plan.stage_names, site))) == number
+
+
+def test_a_cluster_without_arrays_asks_for_no_array_of_none():
+    assert "hint: cluster.preprocess.tasks=1" in found(
+        cluster(max_array_size=0), stage="preprocess", preprocess={"tasks": 2}
+    )

@@ -74,3 +74,9 @@ def test_memory_of_the_host():
 def test_memory_of_this_machine():
     (warning,) = found(None, {"kind": "local", "mem_gb": 1}, host_gb=16.0)
     assert "and this machine has 16.0 GB" in warning.message
+
+
+def test_nodes_whose_memory_the_site_does_not_tell_have_not_none():
+    """RealMemory=1 is Slurm's default."""
+    site = with_gpu(nodes=[A100.model_copy(update={"memory_mb": 1})])
+    assert not [finding for finding in found(site, {"gpus_per_node": 8}) if finding.level != "note"]

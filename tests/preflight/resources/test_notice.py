@@ -106,3 +106,10 @@ def test_partitions_that_are_closed_are_not_recommended():
 
 def test_a_partition_that_does_not_exist_is_for_others_to_tell():
     assert findings(preempting_site(), plan=plan_of(cluster={"partition": "gpu"})) == []
+
+
+def test_of_several_partitions_the_worst_counts():
+    site = preempting_site(grace_s=5, kill_wait_s=10)
+    plan = plan_of(cluster={"partition": "high,low"})
+    [found] = findings(site, plan=plan)
+    assert found.level == "warning" and "partition low preempts" in found.message

@@ -60,3 +60,9 @@ def test_one_finding_for_each_filesystem_with_all_fields():
 
 def test_this_machine_tells_its_mounts():
     assert mount_of("/", read_mounts())
+
+
+def test_the_python_of_the_operating_system_is_on_every_node():
+    diskless = parse_mounts("tmpfs / tmpfs rw 0 0\n")
+    assert list(sharing_findings({"python": ["/usr"]}, diskless)) == []
+    assert list(sharing_findings({"python": ["/usr"]}, MOUNTS)) == []

@@ -136,3 +136,16 @@ def test_the_nearest_folder_and_the_probe(tmp_path):
     assert 0 <= probe(tmp_path) < 60 and list(tmp_path.iterdir()) == [tmp_path / "home"]
     with pytest.raises(FileNotFoundError):
         probe(tmp_path / "none")
+
+
+def test_filesystems_that_count_nothing_are_not_full(spec_values, monkeypatch):
+    """They report no files left, or no size at all, and take the file of the trial."""
+    real = os.statvfs
+
+    def told(path):
+        values = list(real(path))
+        values[2] = values[3] = values[4] = values[6] = values[7] = 0  # f_blocks, f_bfree, f_bavail, f_ffree, f_favail
+        return os.statvfs_result(values)
+
+    monkeypatch.setattr(os, "statvfs", told)
+    assert not [finding for finding in found(spec_values) if finding.where == "runs_dir"]
