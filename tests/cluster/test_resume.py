@@ -25,7 +25,8 @@ def values(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """A spec whose inputs are not there, on a cluster that takes every job: nothing is ever started."""
     clients = slurm_path(tmp_path / "bin")
     (clients / "sbatch").write_text("#!/bin/sh\necho Submitted batch job 17\n")
-    (clients / "squeue").touch(mode=0o755)
+    (clients / "squeue").write_text("#!/bin/sh\n")
+    (clients / "squeue").chmod(0o755)
     monkeypatch.setenv("PATH", str(clients))
     found = make_spec_values(Path("/models/tiny"), Path("/data/a.jsonl"), Path("/data/p.json"), tmp_path / "runs")
     found["cluster"] = {"kind": "slurm", "preprocess": {"tasks": 2}, "train": {"tasks_per_node": 2}}

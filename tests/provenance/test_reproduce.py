@@ -180,5 +180,5 @@ def test_the_written_spec_gives_the_same_bits(spec_values, tmp_path):
 
 def test_a_spec_that_was_edited_is_not_what_ran(run, root, tmp_path):
     write_json(run.spec, {**read_json(run.spec), "seed": 8})
-    with pytest.raises(StageError, match="was edited after its submission: spec.json: seed is 8, submitted was"):
+    with pytest.raises(StageError, match=r"was edited after its submission: spec\.json: seed is 8, submitted was"):
         look(run, root, tmp_path)
