@@ -264,6 +264,7 @@ RULES = {
         later="rich cluster monitor logs clean disk_use question runs_list",
     ),
     "launch.submit": Rule("errors spec", later="cluster monitor preflight"),
+    "launch.resume": Rule("errors spec find_run", later="cluster monitor preflight"),
     "launch.doctor": Rule("errors spec", later="rich cluster preflight site"),
     "launch.reproduce": Rule("errors find_run", later="cluster.snapshot provenance"),
     "launch.score": Rule("errors evaluate.scores", later="rich"),

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from hpcsft.cluster.submit import check_stages, cluster_kind
+from hpcsft.errors import InputError, SpecError
 from hpcsft.estimate import checkpoint_bytes, with_signal_lead
 from hpcsft.hub.fetch import locate
 from hpcsft.inputs import InputFacts, check_inputs
@@ -12,7 +14,7 @@ from hpcsft.plan import Plan, make_plan
 from hpcsft.preflight.finding import Finding
 from hpcsft.preflight.run import LEVELS, preflight, raise_errors
 from hpcsft.rundir import RunDir
-from hpcsft.spec import ExperimentSpec
+from hpcsft.spec import ExperimentSpec, load_spec
 
 
 class Request(NamedTuple):
@@ -63,3 +65,18 @@ class Request(NamedTuple):
         except OSError:  # the preflight says why
             return False
         return submission is not None and all(stage in submission.latest() for stage in self.stages)
+
+
+def check_changes(run: RunDir, stages: Sequence[str], overrides: Sequence[str], force: bool) -> list[Finding]:
+    """What is warned of if `stages` of `run` are submitted again with `overrides`. Raises as `Request.check` does.
+
+    Nothing is looked at where nothing changes, nor where the spec or an input is not what it was: what is done may do
+    without, and the stages themselves tell what they lack.
+    """
+    if not overrides:
+        return []
+    try:
+        request = Request.of(load_spec(str(run.spec), overrides), ",".join(stages))
+    except (SpecError, InputError):
+        return []
+    return [found for found in raise_errors(request.findings(), force) if found.level == "warning"]

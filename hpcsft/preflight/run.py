@@ -27,6 +27,7 @@ from hpcsft.preflight.resources.memory import memory_findings
 from hpcsft.preflight.resources.nodes import nodes_away
 from hpcsft.preflight.resources.notice import notice_findings
 from hpcsft.preflight.resources.placement import placement_findings
+from hpcsft.preflight.shell_variables import ignored_variables
 from hpcsft.preflight.storage.filesystems import Mount, read_mounts, sharing_findings
 from hpcsft.preflight.storage.room import storage_findings
 from hpcsft.preflight.trial import Verdict, estimates, refusals, try_stages
@@ -62,6 +63,7 @@ def preflight(
     with ThreadPoolExecutor(2) as pool:
         storage = pool.submit(_attempt, "storage", lambda: storage_findings(spec, plan, facts, mounts))
         if kind == "slurm":
+            found += _attempt("environment", lambda: ignored_variables(spec, os.environ))
             found += _on_slurm(spec, plan, facts, names, mounts, site)
         elif "train" in names:
             host_gb = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 1e9
