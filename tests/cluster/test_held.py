@@ -9,11 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from hpcsft.cluster.held import refuse_if_held, report_waits_for
+from hpcsft.cluster.held import jobs_in_queue, refuse_if_held, report_waits_for
+from hpcsft.cluster.submit import cancel_run
 from hpcsft.errors import StageError
 from hpcsft.records import StageStatus, Submission, SubmittedStage, write_json
 from hpcsft.rundir import RunDir
+from hpcsft.slurm_client import cancel_jobs
 from tests.attempt.made import empty_run
+from tests.cluster.minislurm import MiniSlurm
 from tests.conftest import make_spec_values
 from tests.prepared import new_run
 
@@ -63,3 +66,22 @@ def test_the_report_of_a_judge_by_hand_waits_for_benchmarks_that_are_not_done(tm
             done = StageStatus(stage=stage, index=index, state="done", attempt=1, job_id="12")
             write_json(run.status_file(stage, index, tasks), done)
     assert report_waits_for(run) == []
+
+
+@pytest.mark.slurm
+def test_a_job_of_something_else_that_got_an_id_of_this_run_is_left_alone(slurm: MiniSlurm, spec_values):
+    """Slurm begins to count anew when a site sets it up again."""
+    spec_values["cluster"] = {"kind": "slurm"}
+    run = new_run(spec_values)
+    ours = slurm.submit("sleep 60", "--hold", f"--comment=hpcsft:{run.path.name}:train:0a1b2c3d")
+    theirs = slurm.submit("sleep 60", "--hold", "--job-name=something")
+    named = slurm.submit("sleep 60", "--hold", "--job-name=tiny.judge", "--comment=rewritten by the site")
+    of_another_run = slurm.submit("sleep 60", "--hold", "--job-name=tiny.report", "--comment=hpcsft:tiny-0:report:1")
+    ids = {"train": ours, "generate": theirs, "judge": named, "report": of_another_run}
+    jobs = [SubmittedStage(stage=stage, job_id=ids[stage], depends_on=[], tasks=1, submitted="") for stage in ids]
+    run.write_submission(Submission(cluster="slurm", host=socket.gethostname(), jobs=jobs))
+    assert jobs_in_queue(run, ["train", "generate"]) == [ours]
+    assert sorted(cancel_run(run)) == sorted([ours, named])
+    states = {name: slurm.job(job_id)["JobState"] for name, job_id in ids.items()}
+    assert states == {"train": "CANCELLED", "generate": "PENDING", "judge": "CANCELLED", "report": "PENDING"}
+    cancel_jobs([theirs, of_another_run])
