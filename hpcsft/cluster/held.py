@@ -72,6 +72,17 @@ def jobs_in_queue(run: RunDir, stages: Collection[str] | None = None) -> list[st
     return list(dict.fromkeys(job_id for job_id, name, comment in found if _is_of(runs, names, name, comment)))
 
 
+def in_hands(run: RunDir) -> bool:
+    """Has the queue jobs of this run, or does its driver live, as far as that can be seen from here?
+
+    ClusterError if Slurm does not answer.
+    """
+    submission = run.read_submission()
+    if submission is None or submission.cluster == "slurm":
+        return bool(jobs_in_queue(run))
+    return any(local.driver_alive(run, job.job_id, submission.host) is not False for job in submission.jobs)
+
+
 def _is_of(runs: Collection[str], names: Collection[str], name: str, comment: str) -> bool:
     """By its comment, or where a site rewrites comments, by its name."""
     if comment.startswith("hpcsft:"):

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from hpcsft import slurm_client
-from hpcsft.cluster.held import done_stages, jobs_in_queue
+from hpcsft.cluster.held import done_stages, in_hands, jobs_in_queue
 from hpcsft.cluster.submit import cancel_run, check_stages, submit_experiment
 from hpcsft.errors import EXIT_UNFINISHED, ClusterError, StageError
 from hpcsft.evaluate.prompts import load_prompts
@@ -173,7 +173,7 @@ def _earlier(run: RunDir, plan: Plan, wanted: Sequence[str]) -> Literal["none", 
     if set(wanted) <= done_stages(plan, run):
         return "passed" if _age_s(run) < VALID_S else "ended"
     ended = run.cancelled.exists() or any(status.state in ("failed", "waiting") for status in run.read_statuses())
-    return "ended" if ended else "runs"
+    return "runs" if not ended and in_hands(run) else "ended"
 
 
 def _age_s(run: RunDir) -> float:
@@ -196,7 +196,7 @@ def _end_jobs(run: RunDir) -> None:
     Not if Slurm does not answer, which says nothing of what went wrong.
     """
     with contextlib.suppress(ClusterError):
-        slurm_client.cancel_jobs(jobs_in_queue(run))
+        slurm_client.cancel_jobs(jobs_in_queue(run))  # the driver of this machine ends by itself
 
 
 def _remove_weights(run: RunDir) -> None:

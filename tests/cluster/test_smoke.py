@@ -56,8 +56,13 @@ def test_it_has_the_real_options_on_one_node_and_a_handful_of_everything(values)
     assert small.train.learning_rate == spec.train.learning_rate
     assert small.train.checkpoint.every_steps > 2 and small.train.checkpoint.keep_last == 1
     assert (small.evaluate.checkpoints, small.evaluate.shards) == (["base", "epoch-1"], 1)
-    assert small.evaluate.checks.empty == 1, "four answers of a model that has learnt nothing are no reason to stop"
     assert (small.name, small.notify) == ("tiny-smoke", None)
+
+
+def test_four_empty_answers_are_what_it_is_there_to_tell(values):
+    values["evaluate"]["checks"] = {"empty": 0.1, "echo": 0.9, "cut": 0.3}
+    checks = smoke_spec(parse_spec(values)).evaluate.checks
+    assert (checks.empty, checks.echo, checks.cut, checks.loop) == (0.5, 0.9, 1, 1)
 
 
 def test_one_conversation_goes_to_validation_and_more_are_drawn_than_two_steps_take(values):
@@ -107,6 +112,8 @@ class Stand:
     def __init__(self, ends: dict[str, str], code: int):
         self.ends, self.code = ends, code
         self.submitted = 0
+        self.queued = True
+        self.cancelled: list[str] = []
 
     def submit(self, spec, plan, stages, argv):
         run = RunDir(spec.run_path)
@@ -138,7 +145,14 @@ def stand(monkeypatch) -> Stand:
     stand = Stand(dict.fromkeys(STAGES, "done"), EXIT_OK)
     monkeypatch.setattr(module, "submit_experiment", stand.submit)
     monkeypatch.setattr(module, "cancel_run", lambda run: run.cancelled.touch())
+    monkeypatch.setattr(module, "jobs_in_queue", lambda run: ["7"])
+    monkeypatch.setattr(module, "in_hands", lambda run: stand.queued)
+    monkeypatch.setattr(module.slurm_client, "cancel_jobs", stand.cancelled.extend)
     return stand
+
+
+def aside(run: RunDir) -> Path:
+    return run.path.with_name(f".{run.path.name}.1")
 
 
 def last_line(capsys) -> str:
@@ -156,7 +170,7 @@ def test_one_that_has_passed_counts_for_a_day_and_leaves_no_weights(values, stan
     for file in run.status.glob("*.json"):
         os.utime(file, (0, file.stat().st_mtime - VALID_S - 1))
     stand.smoke(spec)
-    assert stand.submitted == 2 and Path(f"{run.path}.1").is_dir()
+    assert stand.submitted == 2 and aside(run).is_dir()
 
 
 def test_one_that_failed_says_so_and_is_moved_aside_when_it_is_tried_again(values, stand, capsys):
@@ -165,10 +179,11 @@ def test_one_that_failed_says_so_and_is_moved_aside_when_it_is_tried_again(value
     with pytest.raises(StageError, match="the smoke run failed in train: no GPU; nothing else was submitted") as caught:
         stand.smoke(spec)
     run = RunDir(smoke_spec(spec).run_path)
-    assert caught.value.hint == "ask" and run.cancelled.exists(), "what is left of it does not go on"
+    assert caught.value.hint == "ask" and stand.cancelled == ["7"], "what is left of it does not go on"
+    assert not run.cancelled.exists(), "the monitor would say that somebody cancelled it"
     stand.ends, stand.code = dict.fromkeys(STAGES, "done"), EXIT_OK
     stand.smoke(spec)
-    old = RunDir(f"{run.path}.1")
+    old = RunDir(aside(run))
     assert old.read_status("train", 0, 1).state == "failed" and not old.models.exists()
     assert last_line(capsys) == "the smoke run has passed" and not run.cancelled.exists()
 
@@ -177,7 +192,7 @@ def test_one_that_ended_without_a_word_or_waits(values, stand):
     stand.ends, stand.code = {}, EXIT_FAILED
     with pytest.raises(StageError, match="the smoke run did not pass; nothing else was submitted"):
         stand.smoke(parse_spec(values))
-    stand.ends = {"judge": "waiting"}
+    stand.ends, stand.queued = {"judge": "waiting"}, False
     with pytest.raises(StageError, match="the smoke run waits for a person in judge: no GPU"):
         stand.smoke(parse_spec(values))
 
@@ -192,7 +207,7 @@ def test_who_leaves_goes_on_with_the_same_one(values, stand):
     assert not run.cancelled.exists()
     stand.ends, stand.code = dict.fromkeys(STAGES, "done"), EXIT_OK
     stand.smoke(spec)
-    assert not Path(f"{run.path}.1").exists()
+    assert not aside(run).exists()
 
 
 def test_with_a_document_to_come_stdout_is_left_alone(values, stand, capsys):
