@@ -119,8 +119,8 @@ RULES = {
     "hpcsft.provenance.changes": Rule("records provenance.inputs"),  # pure
     "hpcsft.provenance.ended": Rule("errors records rundir slurm_client provenance.attempt"),
     "hpcsft.provenance.reproduce": Rule(f"{LOW} hub inputs log_tail notify.lacks owner shell provenance"),
-    "hpcsft.cluster.smoke": Rule(f"{LOW} cluster inputs evaluate.prompts"),
-    "hpcsft.cluster.held": Rule(f"{LOW} owner slurm_queue cluster"),
+    "hpcsft.cluster.smoke": Rule(f"{LOW} slurm_client cluster inputs evaluate.prompts"),
+    "hpcsft.cluster.held": Rule(f"{LOW} owner slurm_client slurm_queue cluster"),
     "hpcsft.log_tail": Rule(),
     "hpcsft.runs_dirs": Rule("rundir"),
     "hpcsft.find_run": Rule("errors records rundir runs_dirs slurm_client"),

@@ -157,7 +157,10 @@ CASES = [
 
 
 @pytest.mark.parametrize("case", CASES, ids=[case.title for case in CASES])
-def test_bad_input_is_told_and_nothing_is_lost(case: Case, spec_values: dict[str, Any], tmp_path: Path) -> None:
+def test_bad_input_is_told_and_nothing_is_lost(
+    case: Case, spec_values: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))  # no folder of runs is known from before
     folder = tmp_path / "here"
     folder.mkdir()
     spec_values["runs_dir"] = "runs"
