@@ -81,7 +81,10 @@ class Look:
         stamp = self._readers[number].stamp(), _words(facts)
         before, usage = self._used.get(number, (None, None))
         if before != stamp:
-            usage = usage_of(self.runs[number])
+            try:
+                usage = usage_of(self.runs[number])
+            except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError):
+                usage = None  # rows that this version does not understand
         self._used[number] = stamp, usage
         return usage
 

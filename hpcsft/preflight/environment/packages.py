@@ -63,7 +63,8 @@ def _at(prefix: Path) -> Environment:
     settings = _settings(prefix / "pyvenv.cfg")
     homes = [prefix]
     if settings.get("include-system-site-packages") == "true" and "home" in settings:
-        homes.append(Path(settings["home"]).parent)
+        system = Path(settings["home"]).parent
+        homes += [system, *([Path("/usr/local")] if system == Path("/usr") else []), Path("~/.local").expanduser()]
     folders = [folder for home in homes for folder in sorted(home.glob("lib*/python3*/*-packages"))]
     version = settings.get("version") or settings.get("version_info") or _folder_version(folders)
     version = ".".join(version.split(".")[:3]) if version else None  # virtualenv writes 3.11.2.final.0

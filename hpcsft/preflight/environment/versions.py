@@ -124,7 +124,8 @@ def _gpu_build(
         torch = environment.versions.get("torch", "")
         message = f"torch {torch} in {environment.prefix} is built for CPUs, and GPUs are asked for ({asked})"
         hint = "install a build for CUDA (pytorch.org tells how), or name an environment that has one in cluster.venv"
-        yield Finding(level="error", where=where, message=message, hint=hint, forcible=True)
+        level = "warning" if _may_bring_packages(spec) else "error"
+        yield Finding(level=level, where=where, message=message, hint=hint, forcible=level == "error")
 
 
 def _attention(

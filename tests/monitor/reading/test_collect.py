@@ -271,6 +271,13 @@ def test_what_a_run_used_is_read_once_for_an_end(run, monkeypatch):
     assert len(calls) == 2
 
 
+def test_rows_that_nobody_understands_take_the_screen_from_nobody(run):
+    submit(run, "local", "local-4194304")
+    say(run, "train", "running", "local-4194304")
+    append_jsonl(run.attempts / "train.jsonl", {"event": 5, "time": "x"})
+    assert (Look([run]).states()[0].state, Look([run]).states()[0].usage) == ("failed", None)
+
+
 def test_messages_are_one_line_and_change_no_terminal(run):
     status = StageStatus(
         stage="train", index=0, state="failed", attempt=1, job_id="7", message="a\x1b[2Jb\nc", hint="\x1b]0;x\x07d"

@@ -56,12 +56,15 @@ def test_a_conda_environment_and_other_builds(tmp_path):
     assert not unknown.torch_is_cpu_build
 
 
-def test_a_virtual_environment_that_builds_on_another(tmp_path):
+def test_a_virtual_environment_that_builds_on_another(tmp_path, monkeypatch):
     make_environment(tmp_path / "base", peft="0.17.0")
     venv = make_environment(tmp_path / "venv", torch="", transformers="5.1.0")
     (venv / "pyvenv.cfg").write_text(f"home = {tmp_path}/base/bin\ninclude-system-site-packages = true\n")
+    monkeypatch.setenv("HOME", str(tmp_path / "me"))
+    (tmp_path / "me/.local/lib/python3.11/site-packages/wandb-0.19.dist-info").mkdir(parents=True)
     found = look(venv=str(venv))
     assert found.versions["peft"] == "0.17.0" and found.versions["transformers"] == "5.1.0"
+    assert found.versions["wandb"] == "0.19", "pip install --user"
 
 
 def test_what_is_not_there_is_empty_and_a_container_is_closed(tmp_path):

@@ -61,7 +61,9 @@ def test_a_torch_for_cpus_sees_no_gpus():
     assert found(cpu) == []
     error, *_ = found(cpu, cluster={"gpus_per_node": 4})
     assert error.startswith("error: python: torch 99 in /env is built for CPUs, and GPUs are asked for (cluster.gpus")
-    assert found(cpu, cluster={"gpus_per_node": 4})[-1] == "forcible", "a module of the job may bring another torch"
+    assert found(cpu, cluster={"gpus_per_node": 4})[-1] == "forcible", "nodes may have another"
+    (warning, *_) = found(cpu, cluster={"gpus_per_node": 4, "modules": ["pytorch/2.6"]})
+    assert warning.startswith("warning: python: torch 99 in /env is built for CPUs"), "the module may bring another"
 
 
 def test_packages_that_only_some_specs_need():
