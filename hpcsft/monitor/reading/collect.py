@@ -33,6 +33,10 @@ BEATS_S = 10.0
 """Heartbeats are read so often: there is one file for each rank, renewed every 30 s."""
 
 
+JOURNAL_KEYS = {"time", "event", "job_id", "restart"}
+"""What every row of a journal has; others are not understood, and passed over."""
+
+
 class Reader:
     """Reads one run directory again and again, and what has not changed only once."""
 
@@ -189,7 +193,7 @@ def _status(path: Path) -> StageStatus:
 
 
 def _rows(path: Path) -> Rows:
-    return [row for row in read_jsonl(path) if isinstance(row, dict)]
+    return [row for row in read_jsonl(path) if isinstance(row, dict) and row.keys() >= JOURNAL_KEYS]
 
 
 def _json_or_none(path: Path) -> Any:

@@ -274,7 +274,8 @@ def test_what_a_run_used_is_read_once_for_an_end(run, monkeypatch):
 def test_rows_that_nobody_understands_take_the_screen_from_nobody(run):
     submit(run, "local", "local-4194304")
     say(run, "train", "running", "local-4194304")
-    append_jsonl(run.attempts / "train.jsonl", {"event": 5, "time": "x"})
+    odd = {"event": 5, "time": "x", "job_id": "local-4194304", "restart": 0}
+    append_jsonl(run.attempts / "train.jsonl", {"event": 5, "time": "x"}, odd)
     assert (Look([run]).states()[0].state, Look([run]).states()[0].usage) == ("failed", None)
 
 
