@@ -111,7 +111,7 @@ def test_an_answer_that_is_lost_before_slurm_took_the_job_takes_everything_back(
         submit(spec)
     assert error.value.message.endswith("(preprocess had been submitted, and is cancelled again)")
     run = RunDir(spec.run_path)
-    assert not list(run.path.parent.iterdir()) and not jobs_in_queue(run)
+    assert not run.path.parent.exists() and not jobs_in_queue(run)
 
 
 @pytest.mark.parametrize("how", ["exit 1", "kill -9 $$"])
