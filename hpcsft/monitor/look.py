@@ -89,9 +89,9 @@ class Look:
         return usage
 
     @property
-    def has_open_jobs(self) -> bool:
-        """Are there jobs of which no task has told how it ended? Else Slurm has nothing to add."""
-        return bool(self._open)
+    def all_done(self) -> bool:
+        """Are all tasks that were submitted done by their own words? Then Slurm has nothing to add."""
+        return all(_all_done(facts) for facts, _ in self._known.values())
 
     def ask(self, max_age_s: float) -> bool:
         """Ask Slurm, unless somebody else has done so in the last `max_age_s` seconds. May take a minute.
@@ -108,17 +108,23 @@ def look_at(
     runs: Sequence[RunDir], max_age_s: float = 0.0, tolerant: bool = False, detailed: bool = True
 ) -> list[RunState]:
     """The states of `runs` now, with at most one squeue for all of them; none if an answer of `max_age_s` is there, or
-    if all jobs have ended.
+    if all that was submitted is done.
 
     Raises ClusterError when Slurm does not answer, unless `tolerant`: then the states say so.
     """
     look = Look(runs)
     look.states(())
-    if look.has_open_jobs:
+    if not look.all_done:
         look.ask(max_age_s)
     if look.snapshot.problem and not tolerant:
         raise ClusterError(look.snapshot.problem, "try again when Slurm answers")
     return look.states(None if detailed else ())
+
+
+def _all_done(facts: Facts) -> bool:
+    """What has failed may have been submitted anew; what is done is never."""
+    done = {(said.stage, said.index) for said in facts.statuses if said.state == "done"}
+    return all((name, index) in done for name, job in facts.submitted.items() for index in range(job.tasks))
 
 
 def _as_before(before: Facts, after: Facts) -> bool:

@@ -156,7 +156,7 @@ def test_cancel_while_slurm_is_silent_says_what_the_marker_does(run, spec_values
     set_status(run, make_plan(parse_spec(spec_values)), "train", 0, "running")
     done = launch("cancel.py", "tiny", "--yes", cwd=tmp_path, path=empty_path(tmp_path / "bin"))
     assert done.returncode == 3
-    assert "scancel does not answer" in done.stderr and "the run is marked as cancelled" in done.stderr
+    assert "squeue does not answer" in done.stderr and "the run is marked as cancelled" in done.stderr
     assert run.cancelled.exists()
 
 
@@ -259,10 +259,17 @@ def test_clean_keeps_the_newest_of_a_run_that_may_go_on(checkpoints, spec_values
     assert steps(checkpoints) == ["step-000010"]
 
 
-def test_clean_does_nothing_while_slurm_is_silent(checkpoints, tmp_path):
+def test_clean_does_nothing_while_slurm_is_silent(checkpoints, spec_values, tmp_path):
     submit(checkpoints)
+    set_status(checkpoints, make_plan(parse_spec(spec_values)), "train", 0, "failed")  # it may have been resumed
     done = launch("clean.py", "tiny", "--yes", cwd=tmp_path, path=empty_path(tmp_path / "bin"))
     assert done.returncode == 3 and len(steps(checkpoints)) == 2
+
+
+def test_a_finished_run_needs_no_slurm(checkpoints, tmp_path):
+    submit(checkpoints)
+    done = launch("monitor.py", "tiny", "--once", cwd=tmp_path, path=empty_path(tmp_path / "bin"))
+    assert done.returncode == 0 and done.stderr == ""
 
 
 def test_clean_refuses_a_number_below_zero(checkpoints, tmp_path):
