@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from hpcsft.errors import Fenced
+from hpcsft.records import write_json
 from hpcsft.rundir import RunDir
 from hpcsft.train import commit
 from tests.train.saving import begin, damage, leftovers, save, stage, whole
@@ -24,6 +25,7 @@ from tests.train.saving import begin, damage, leftovers, save, stage, whole
 def run(tmp_path) -> RunDir:
     run = RunDir(tmp_path / "run")
     run.create()
+    write_json(run.spec, {})  # which makes it a run
     return run
 
 

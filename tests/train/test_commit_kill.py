@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from hpcsft.records import write_json
 from hpcsft.rundir import RunDir
 from hpcsft.train import commit
 from tests.train.saving import begin, damage, fence, leftovers, save, whole
@@ -64,6 +65,7 @@ def prepared(folder: Path, damaged: bool) -> RunDir:
     """A run with the checkpoints 2 and 4, and an attempt that has begun and found the newer one `damaged` or not."""
     run = RunDir(folder)
     run.create()
+    write_json(run.spec, {})  # which makes it a run
     own = begin(run, 0)
     for step in (2, 4):
         save(run, step, own)
