@@ -42,7 +42,7 @@ def run(tmp_path, monkeypatch) -> Iterator[RunDir]:
     run = RunDir(tmp_path / "demo-12345678")
     run.create()
     values = {"model": {"path": "/m"}, "data": {"train": ["/d.jsonl"]}, "train": {"trackers": BOTH}}
-    cluster = {"env": {"TOKEN": "hush-1"}, "setup": ["export KEY=hush-2"], "sbatch": {"exclude": "hush-3"}}
+    cluster = {"env": {"WORD": "hush-1"}, "setup": ["export OTHER=hush-2"], "sbatch": {"exclude": "hush-3"}}
     write_json(run.spec, parse_spec({**values, "cluster": cluster}))
     yield run
     for process, _ in started:
