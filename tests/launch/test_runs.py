@@ -148,7 +148,7 @@ def test_cancel_by_the_id_of_a_job(run, driver, tmp_path):
     done = launch("cancel.py", f"local-{job.pid}", "--yes", cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
     assert f"cancelled local-{job.pid}" in done.stdout
-    assert job.wait(TIMEOUT_S) == -signal.SIGTERM
+    assert job.wait(TIMEOUT_S) in (-signal.SIGTERM, -signal.SIGKILL)  # which comes after five seconds
 
 
 def test_cancel_while_slurm_is_silent_says_what_the_marker_does(run, spec_values, tmp_path):
