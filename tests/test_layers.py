@@ -134,7 +134,7 @@ RULES = {
         f"{LOW} cluster estimate inputs evaluate.judges.cost evaluate.prompts train.deepspeed_config"
     ),
     "hpcsft.monitor": Rule(
-        "errors records rundir owner usage monitor", "rich", later="report.document report.terminal"
+        "errors records rundir owner usage monitor submitted", "rich", later="report.document report.terminal"
     ),
     "hpcsft.monitor.reading": Rule(
         f"{LOW} owner slurm_queue attempt cluster.local log_tail monitor.reading monitor.state.facts "
