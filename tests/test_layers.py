@@ -118,7 +118,7 @@ RULES = {
     "hpcsft.provenance.software": Rule(),
     "hpcsft.provenance.changes": Rule("records provenance.inputs"),  # pure
     "hpcsft.provenance.ended": Rule("errors records rundir slurm_client provenance.attempt"),
-    "hpcsft.provenance.reproduce": Rule(f"{LOW} hub inputs log_tail notify.lacks owner shell provenance"),
+    "hpcsft.provenance.reproduce": Rule(f"{LOW} hub inputs log_tail notify.lacks owner shell submitted provenance"),
     "hpcsft.cluster.smoke": Rule(f"{LOW} slurm_client cluster inputs evaluate.prompts"),
     "hpcsft.cluster.held": Rule(f"{LOW} owner slurm_client slurm_queue cluster"),
     "hpcsft.log_tail": Rule(),
@@ -134,7 +134,7 @@ RULES = {
         f"{LOW} cluster estimate inputs evaluate.judges.cost evaluate.prompts train.deepspeed_config"
     ),
     "hpcsft.monitor": Rule(
-        "errors records rundir owner usage monitor submitted", "rich", later="report.document report.terminal"
+        "errors records rundir owner usage monitor", "rich", later="report.document report.terminal"
     ),
     "hpcsft.monitor.reading": Rule(
         f"{LOW} owner slurm_queue attempt cluster.local log_tail monitor.reading monitor.state.facts "
