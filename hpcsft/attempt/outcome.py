@@ -118,6 +118,8 @@ class Outcome:
             "hint": verdict.hint,
             "updated": now(),
         }
+        if status and (status.job_id, status.restart) != (self.token.job_id, self.token.restart):
+            changed |= {"attempt": status.attempt + 1, "log": None}  # this attempt could not say a word of its own
         file = self.run.status_file(self.stage.name, self.index, self.stage.tasks)
         with contextlib.suppress(OSError):
             write_json(file, StageStatus.model_validate({**known, **changed}))

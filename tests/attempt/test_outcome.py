@@ -368,3 +368,12 @@ def test_looking_back_ends_what_is_beyond_its_budget(tmp_path):
     for restart, goes_on in ((1, True), (2, False)):
         journal(run, restart=restart - 1).write("start")
         assert settle_earlier(run, stage, 0, task(restart)).requeue is goes_on
+
+
+def test_an_attempt_without_a_word_does_not_point_at_the_log_of_the_one_before(run):
+    """The monitor would tell an old cause for a new failure."""
+    say(run, "failed", job_id="43", log="submitit/train/43_0_log.err")
+    silent = outcome(run)
+    silent.record(silent.settle(3))
+    said = run.read_status("train", 0, 1)
+    assert (said.job_id, said.attempt, said.log) == ("44", 2, None) and "exit status 3" in said.message
