@@ -37,7 +37,6 @@ def main(argv: list[str] | None = None) -> int:
     """Run the command; returns the exit code."""
     arguments = parser().parse_args(argv)
     from hpcsft.cluster.submit import submission_text, submit_experiment
-    from hpcsft.monitor.app import watch_to_the_end
     from hpcsft.preflight.request import Request
 
     overrides = arguments.overrides + ([f"cluster.kind={arguments.cluster}"] if arguments.cluster else [])
@@ -58,6 +57,7 @@ def main(argv: list[str] | None = None) -> int:
         return EXIT_FAILED if any(row.lost_steps for row in rehearsed) else EXIT_OK
     if arguments.smoke:
         from hpcsft.cluster.smoke import smoke
+        from hpcsft.monitor.app import watch_to_the_end
 
         smoke(request.spec, request.stages, command, watch_to_the_end, quiet=arguments.json)
     run, jobs, submitted = submit_experiment(request.spec, request.plan, request.stages, command)
@@ -68,7 +68,11 @@ def main(argv: list[str] | None = None) -> int:
     else:
         lines = [line for found in warnings for line in found.lines()]
         print(submission_text(str(run.path), jobs, submitted, lines), flush=True)
-    return watch_to_the_end(run, quiet=arguments.json) if arguments.watch else EXIT_OK
+    if not arguments.watch:
+        return EXIT_OK
+    from hpcsft.monitor.app import watch_to_the_end
+
+    return watch_to_the_end(run, quiet=arguments.json)
 
 
 if __name__ == "__main__":

@@ -89,6 +89,7 @@ RULES = {
         "notify.lacks evaluate.judges evaluate.other_outputs evaluate.prompts report.leaderboard train.trackers"
     ),
     "hpcsft.shell": Rule(),
+    "hpcsft.digest": Rule(),
     "hpcsft.storage": Rule("errors"),
     "hpcsft.submitted": Rule("errors records rundir"),
     "hpcsft.site": Rule("errors records slurm_client site"),
@@ -112,13 +113,15 @@ RULES = {
     "hpcsft.slurm_client": Rule("errors"),
     "hpcsft.slurm_queue": Rule("slurm_client"),
     "hpcsft.owner": Rule("errors records rundir slurm_client"),
-    "hpcsft.provenance": Rule(f"{LOW} hub data.files model_folder owner provenance"),
+    "hpcsft.provenance": Rule(f"{LOW} digest hub data.files model_folder owner provenance"),
     "hpcsft.provenance.attempt": Rule("errors records rundir attempt.identity slurm_client provenance.software"),
     "hpcsft.provenance.code": Rule(),
     "hpcsft.provenance.software": Rule(),
     "hpcsft.provenance.changes": Rule("records provenance.inputs"),  # pure
     "hpcsft.provenance.ended": Rule("errors records rundir slurm_client provenance.attempt"),
-    "hpcsft.provenance.reproduce": Rule(f"{LOW} hub inputs log_tail notify.lacks owner shell submitted provenance"),
+    "hpcsft.provenance.reproduce": Rule(
+        f"{LOW} digest hub inputs log_tail notify.lacks owner shell submitted provenance"
+    ),
     "hpcsft.cluster.smoke": Rule(f"{LOW} slurm_client cluster inputs evaluate.prompts"),
     "hpcsft.cluster.held": Rule(f"{LOW} owner slurm_client slurm_queue cluster"),
     "hpcsft.log_tail": Rule(),
@@ -162,7 +165,7 @@ RULES = {
     "hpcsft.disk_use": Rule("records rundir", "pydantic"),
     "hpcsft.clean": Rule("disk_use errors records rundir monitor.look train.commit"),
     "hpcsft.runs_list": Rule("disk_use errors records rundir runs_dirs monitor", "rich"),
-    "hpcsft.quickstart": Rule("errors quickstart", later="models spec tokenizers yaml"),
+    "hpcsft.quickstart": Rule("digest errors quickstart", later="models spec tokenizers yaml"),
     "hpcsft.stage": Rule(f"{LOW} hub attempt provenance.attempt stage submitted"),
     "hpcsft.data": Rule(f"{LOW} stage provenance.hashing data models.tokenizer", "numpy pyarrow tokenizers"),
     "hpcsft.data.formats": Rule(),  # light, as are those below that name what they may load
@@ -241,7 +244,9 @@ RULES = {
     "hpcsft.evaluate.judges.local_judge": Rule(  # not light
         "errors spec data models evaluate.judges evaluate.verdicts", "torch"
     ),
-    "hpcsft.benchmark": Rule(f"{LOW} stage data.chat_template data.trained_template models evaluate.outputs benchmark"),
+    "hpcsft.benchmark": Rule(
+        f"{LOW} digest stage data.chat_template data.trained_template models evaluate.outputs benchmark"
+    ),
     "hpcsft.benchmark.task_files": Rule("errors", later="yaml"),
     "hpcsft.benchmark.check": Rule("errors spec hub.caches benchmark.task_files"),
     "hpcsft.benchmark.results": Rule("records rundir"),
@@ -274,7 +279,7 @@ RULES = {
 """Row of a module: the longest prefix of its name."""
 
 ON_LOGIN_NODE = (
-    f"{LOW} model_shape flops gpus lora model_folder shell storage submitted site preflight owner "
+    f"{LOW} model_shape flops gpus lora model_folder shell digest storage submitted site preflight owner "
     "provenance slurm_client slurm_queue attempt estimate inputs cluster monitor "
     "console find_run runs_dirs runs_list logs log_tail clean disk_use question completion notify usage "
     "evaluate.scores report.document report.tables report.sentences report.terminal"

@@ -9,8 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from hpcsft.benchmark.task_files import TaskFiles, TaskSettings, data_patterns
-
-BLOCK_BYTES = 2**20
+from hpcsft.digest import sha256_of
 
 
 def task_digest(name: str, files: TaskFiles, include_path: str | None) -> str:
@@ -28,7 +27,7 @@ def task_digest(name: str, files: TaskFiles, include_path: str | None) -> str:
     if include_path and any(one.folder == Path(include_path) for one in described):
         read.update(str(path) for path in Path(include_path).rglob("*.py"))
     for path in sorted(filter(os.path.isfile, read)):
-        digest.update(f"{path}\0{_sha256(path)}\0".encode("utf-8", "surrogateescape"))
+        digest.update(f"{path}\0{sha256_of(path)}\0".encode("utf-8", "surrogateescape"))
     return digest.hexdigest()
 
 
@@ -40,11 +39,3 @@ def _data_files(task: TaskSettings, include_path: str | None) -> Iterator[str]:
     for name in (task.values.get("dataset_path"), data_dir):
         if name and os.path.isdir(folder := os.path.join(include_path or "", str(name))):
             yield from glob.iglob(os.path.join(glob.escape(folder), "**"), recursive=True)
-
-
-def _sha256(path: str) -> str:
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(BLOCK_BYTES):
-            digest.update(block)
-    return digest.hexdigest()

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 
 from hpcsft.data.files import state_of
+from hpcsft.digest import BLOCK_BYTES, Interrupted, sha256_of
 from hpcsft.hub.names import DataName
 from hpcsft.provenance.inputs import (
     HubData,
@@ -24,26 +24,9 @@ from hpcsft.records import write_json
 from hpcsft.rundir import RunDir
 from hpcsft.spec import ExperimentSpec
 
-BLOCK_BYTES = 2**22
 MOST_THREADS = 4
 """Of one task: a shared filesystem gives no more for more readers of one node."""
 POLL_INTERVAL_S = 0.5
-
-
-class Interrupted(Exception):
-    """A digest was given up because its result is not wanted any more."""
-
-
-def sha256_of(path: str, given_up: threading.Event | None = None) -> str:
-    """sha256 of a file in hexadecimal. OSError if it cannot be read, Interrupted as soon as `given_up` is set."""
-    digest, block = hashlib.sha256(), bytearray(BLOCK_BYTES)
-    view = memoryview(block)
-    with open(path, "rb", buffering=0) as file:
-        while count := file.readinto(block):
-            if given_up is not None and given_up.is_set():
-                raise Interrupted
-            digest.update(view[:count])
-    return digest.hexdigest()
 
 
 def share(sizes: Mapping[str, int], index: int, tasks: int) -> list[str]:

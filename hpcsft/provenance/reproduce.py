@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from hpcsft.digest import sha256_of
 from hpcsft.errors import HpcsftError, InputError
 from hpcsft.hub.fetched import local_spec, read_fetched
 from hpcsft.inputs import what_the_judge_lacks
@@ -30,7 +31,7 @@ from hpcsft.provenance.changes import (
     slurm_changes,
 )
 from hpcsft.provenance.code import code_digest, code_files, git_state
-from hpcsft.provenance.hashing import MOST_THREADS, sha256_of
+from hpcsft.provenance.hashing import MOST_THREADS
 from hpcsft.provenance.inputs import InputFile, input_paths, read_inputs, state_now
 from hpcsft.provenance.software import installed, packages, python
 from hpcsft.records import Record, read_json, write_text

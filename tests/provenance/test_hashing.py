@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from hpcsft.digest import BLOCK_BYTES, Interrupted, sha256_of
 from hpcsft.errors import Stopped
 from hpcsft.provenance import hashing
-from hpcsft.provenance.hashing import BLOCK_BYTES, InputHashing, Interrupted, sha256_of, share
+from hpcsft.provenance.hashing import InputHashing, share
 from hpcsft.provenance.inputs import input_paths, read_inputs
 from hpcsft.rundir import RunDir
 from hpcsft.spec import parse_spec

@@ -12,9 +12,10 @@ from typing import Any
 
 import pytest
 
+from hpcsft.digest import sha256_of
 from hpcsft.errors import HpcsftError, StageError
 from hpcsft.provenance.attempt import record_attempt
-from hpcsft.provenance.hashing import InputHashing, sha256_of
+from hpcsft.provenance.hashing import InputHashing
 from hpcsft.provenance.reproduce import Reproduction, reproduce, reproduction_text
 from hpcsft.records import read_json, write_json
 from hpcsft.rundir import RunDir
